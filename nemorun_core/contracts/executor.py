@@ -1,0 +1,113 @@
+"""`Executor`: where and how to run a task, as a plain value."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+
+from nemorun_core.contracts.capabilities import Capabilities
+from nemorun_core.errors import UsageError
+from nemorun_core.model.environment import check_environment
+from nemorun_core.model.secret import Secret
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from nemorun_core.contracts.backend import Backend
+
+__all__ = ["Executor"]
+
+# Fields of the base that no released backend honours yet; each leaves this table with the step that brings it.
+_LATER: Mapping[str, str] = {
+    "retries": "retries come with the detached driver",
+    "retry_on": "retries come with the detached driver",
+    "launcher": "launchers come with nemorun-torchrun",
+    "packager": "packagers come with nemorun-git",
+    "outputs": "fetching outputs comes with the packagers",
+}
+
+
+@attrs.define(kw_only=True)
+class Executor:
+    """Base of all executors: mutable until the experiment is run, cheap to import, copy, compare and write to JSON.
+
+    A subclass is decorated with `@attrs.define(kw_only=True)`, adds its own fields with types that cattrs can write
+    to JSON and read back, and implements the three methods. It imports its heavy half only in `backend`.
+
+    Attributes:
+        env_vars: environment of the program, names kept as given; values are text or a `Secret`.
+        retries: further attempts after a failure.
+        retry_on: kinds of reason that are retried, as in `ReasonKind`; empty: all but LOST.
+        timeout_seconds: longest time that a member may run; it ends FAILED with reason "timeout".
+        launcher: what wraps the command, such as "torchrun".
+        packager: what ships code to where the job runs.
+        outputs: glob patterns of files to bring back.
+        python: interpreter of Python tasks; None: this one where the file system is shared, else "python3".
+        separate_stderr: give standard error a stream of its own, `err`.
+        grace_seconds: time between the polite signal and the kill.
+        lost_after_seconds: how long a job may be unknown to its scheduler before it is LOST.
+        placement_timeout_seconds: how long a group may be placed in part.
+    """
+
+    contract: ClassVar[int] = 1
+
+    env_vars: dict[str, str | Secret] = attrs.field(factory=dict)
+    retries: int = 0
+    retry_on: frozenset[str] = frozenset()
+    timeout_seconds: float | None = None
+    launcher: str | None = None
+    packager: str | None = None
+    outputs: list[str] = attrs.field(factory=list)
+    python: str | None = None
+    separate_stderr: bool = False
+    grace_seconds: float = 10.0
+    lost_after_seconds: float = 300.0
+    placement_timeout_seconds: float = 600.0
+
+    def capabilities(self) -> Capabilities:
+        """Return what these fields' backend can do, without any input or output."""
+        raise NotImplementedError
+
+    def connection(self) -> Hashable:
+        """Return the identity of the scheduler: jobs whose executors' connections are equal share one backend."""
+        raise NotImplementedError
+
+    def backend(self) -> Backend:
+        """Open the backend: imports its heavy half; no input or output before the first call."""
+        raise NotImplementedError
+
+    def clone(self) -> Self:
+        """Return an equal executor that shares nothing mutable with this one."""
+        return copy.deepcopy(self)
+
+    def ranks(self) -> int:
+        """Return how many processes one member has here. Streams of rank r > 0 are named `out.r` and `err.r`."""
+        return 1
+
+    def check(self) -> None:
+        """Refuse what cannot be honoured (E16). A subclass extends it and calls this first.
+
+        Raises:
+            UsageError: a field's value, with what was expected and what to use instead.
+        """
+        name = type(self).__name__
+        check_environment(self.env_vars, f"{name}.env_vars")
+        for field, why in _LATER.items():
+            if getattr(self, field) != getattr(attrs.fields_dict(Executor)[field], "default", None) and getattr(
+                self, field
+            ):
+                raise UsageError(f"{name}({field}=...) cannot be honoured yet: {why}.", hint=f"Leave {field} out.")
+        for field in ("grace_seconds", "lost_after_seconds", "placement_timeout_seconds", "timeout_seconds"):
+            seconds = getattr(self, field)
+            if seconds is None:
+                continue
+            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < float("inf"):
+                raise UsageError(f"{name}({field}={seconds!r}): expected a number of seconds, 0 or more.")
+        able = self.capabilities()
+        if self.timeout_seconds is not None and not able.timeout:
+            raise UsageError(f"{name} cannot honour timeout_seconds.", hint="Leave timeout_seconds out.")
+        if self.separate_stderr and not able.separate_stderr:
+            raise UsageError(f"{name} cannot honour separate_stderr.", hint="Leave separate_stderr out.")

@@ -1,0 +1,133 @@
+"""What a job's folder says of one member: the shim's records, put together over its ranks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import attrs
+
+from nemorun_core.contracts.host import boot_id, time_of_uptime
+from nemorun_core.contracts.observation import MemberObservation
+from nemorun_core.model.records import OUTCOME_PADDING, Outcome, Start, parse_outcome, parse_start
+from nemorun_core.model.state import Reason, ReasonKind, State, exit_reason
+
+__all__ = ["RankWitness", "base_path", "ended_member", "pad_outcome", "rank_suffix", "read_rank", "shim_argv"]
+
+
+def base_path(folder: str, attempt: int, incarnation: int, member: int) -> str:
+    """Return the path that all records of one start of one member begin with."""
+    return os.path.join(folder, f"{attempt}.{incarnation}.{member}")
+
+
+def rank_suffix(rank: int) -> str:
+    """Return how the names of a rank's records end: '' for rank 0, '.r' for rank r."""
+    return f".{rank}" if rank else ""
+
+
+def shim_argv(
+    shim: str,
+    base: str,
+    suffix: str,
+    cwd: str,
+    argv: Sequence[str],
+    *,
+    separate_stderr: bool = False,
+    forward: bool = False,
+    place: str = "-",
+) -> list[str]:
+    """Return the shim's arguments, to be run by a POSIX shell; see the head of `shim.sh`."""
+    return [
+        shim,
+        base,
+        suffix,
+        cwd,
+        "apart" if separate_stderr else "join",
+        "forward" if forward else "no",
+        place,
+        *argv,
+    ]
+
+
+def pad_outcome(base: str, suffix: str) -> None:
+    """Write the bytes that the shim's outcome will overwrite, so that it arrives on a full disk. Keeps one that is
+    there. Raises OSError."""
+    try:
+        handle = os.open(f"{base}.outcome{suffix}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    try:
+        os.write(handle, OUTCOME_PADDING)
+    finally:
+        os.close(handle)
+
+
+@attrs.frozen
+class RankWitness:
+    """The records of one rank.
+
+    Attributes:
+        claimed: a shim has the start, though its text may be missing.
+        started, ended: POSIX seconds on the clock of the machine where it happened; None: not yet.
+    """
+
+    claimed: bool
+    start: Start | None
+    outcome: Outcome | None
+    started: float | None
+    ended: float | None
+
+
+def read_rank(base: str, suffix: str) -> RankWitness:
+    """Read one rank's records; missing ones are None. Raises OSError where the disk does not answer."""
+    start_text, start_time = _read(f"{base}.start{suffix}")
+    outcome_text, outcome_time = _read(f"{base}.outcome{suffix}")
+    start = parse_start(start_text) if start_text else None
+    outcome = parse_outcome(outcome_text) if outcome_text else None
+    boot = start.boot if start else ""
+    return RankWitness(
+        claimed=start_text is not None,
+        start=start,
+        outcome=outcome,
+        started=_moment(start.uptime if start else None, boot, start_time),
+        ended=_moment(outcome.uptime, boot, outcome_time) if outcome else None,
+    )
+
+
+def ended_member(
+    outcomes: Sequence[Outcome | None], *, started: str | None, ended: str | None, host: str | None
+) -> MemberObservation:
+    """Return the end of a member whose ranks have all ended: one outcome a rank, None where a shim was killed.
+
+    A rank without an outcome, or whose shell could not tell, counts as signal 9 with the exit code unknown.
+    """
+    signals = dict.fromkeys(name for outcome in outcomes if outcome for name in outcome.signals)
+    codes = [outcome.code for outcome in outcomes if outcome and outcome.code is not None]
+    member = MemberObservation(
+        state=State.SUCCEEDED,
+        exit_code=max(codes, default=None),
+        signals=tuple(signals),
+        started=started,
+        ended=ended,
+        host=host,
+    )
+    if len(codes) < len(outcomes):
+        killed = Reason(ReasonKind.SIGNAL, "9 (SIGKILL)")
+        return attrs.evolve(member, state=State.FAILED, exit_code=None, reason=killed)
+    reason = exit_reason(max(codes))
+    return attrs.evolve(member, state=State.FAILED, reason=reason) if reason else member
+
+
+def _read(path: str) -> tuple[str | None, float]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read(), os.fstat(stream.fileno()).st_mtime
+    except (FileNotFoundError, NotADirectoryError):
+        return None, 0.0
+
+
+def _moment(uptime: float | None, boot: str, recorded: float) -> float | None:
+    """Make a time of what the shim could say: its uptime if this is still the same boot, else the record's own time."""
+    if uptime is not None and boot == boot_id():
+        return time_of_uptime(uptime)
+    return recorded or None

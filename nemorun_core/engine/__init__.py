@@ -1,0 +1,1 @@
+"""The engine: folds events into states, drives backends, in the foreground, detached or in this process."""

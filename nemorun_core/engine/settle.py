@@ -1,0 +1,55 @@
+"""The truth without a driver: adopt what runs, poll it, carry out requests, and never submit."""
+
+from __future__ import annotations
+
+import contextlib
+
+from nemorun_core.engine.loop import Engine, View, read_view
+from nemorun_core.errors import StoreError, UsageError
+from nemorun_core.model.definition import Definition
+from nemorun_core.registry import Registry
+from nemorun_core.store.layout import Folder
+from nemorun_core.store.lock import Lock, driver_of
+from nemorun_core.store.requests import Requests
+
+__all__ = ["driver_lives", "look"]
+
+
+def driver_lives(folder: Folder) -> bool:
+    """Whether a process on this machine drives the experiment, or one elsewhere may."""
+    driver = driver_of(folder.lock)
+    if driver is None or driver.ended:
+        return False
+    return driver.is_alive_here() if driver.is_here else True
+
+
+def look(definition: Definition, folder: Folder, registry: Registry) -> View:
+    """Return the state of an experiment as it is now.
+
+    While a driver lives, that is what the journal says. Without one, what may still run is looked for, and what became
+    of it is written down, where this process may write; requests are carried out.
+
+    Raises:
+        StoreError: the folder cannot be read.
+        UsageError: a plugin that is needed to look is not installed.
+    """
+    view = read_view(definition, folder)
+    waiting = any(job.intended for job in view.graph.resume())
+    if not waiting and not (view.graph.open and Requests(folder.requests).pending()):
+        return view
+    if driver_lives(folder):
+        return view
+    lock = Lock(folder.lock)
+    try:
+        if not lock.acquire():
+            return view
+    except StoreError:  # a folder that this process may only read
+        return view
+    engine = Engine(definition, folder, registry, lock, submits=False)
+    engine.start()
+    engine.wait()
+    if engine.error is not None and not isinstance(engine.error, (StoreError, UsageError)):
+        raise engine.error
+    with contextlib.suppress(StoreError):
+        view = read_view(definition, folder)
+    return view

@@ -1,0 +1,290 @@
+"""The state of an experiment as a fold over its journal: `step(event) -> actions`, without input, output or clock.
+
+An event touches only its own job and, when that job becomes final, the jobs that depend on it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+from nemorun_core.contracts.observation import MemberObservation
+from nemorun_core.engine.events import (
+    Asked,
+    Delayed,
+    Event,
+    Intended,
+    Lost,
+    Observed,
+    Refused,
+    Submitted,
+    Withdrawn,
+)
+from nemorun_core.model.definition import Definition, JobDefinition
+from nemorun_core.model.state import Condition, Reason, ReasonKind, State, Until
+
+__all__ = ["Act", "Action", "Graph", "Job"]
+
+
+class Act(enum.Enum):
+    """What the engine has to do after an event."""
+
+    SUBMIT = "submit"
+    WITHDRAW = "withdraw"
+    CANCEL = "cancel"
+    RELEASE = "release"
+    TELL = "tell"
+
+
+@attrs.define(eq=False)
+class Job:
+    """One job as it stands. Only `Graph.step` changes it.
+
+    Attributes:
+        members: one each, in order; empty until the job was first seen by its backend.
+        waiting: how many upstreams are not final yet.
+        intended: the attempt may be on the scheduler, so it is looked for before it is submitted again.
+        asked: why the job is to be cancelled, where it is.
+        verdict: state and reason that an end of one member decided for the whole group.
+    """
+
+    definition: JobDefinition
+    index: int
+    waiting: int
+    dependants: list[tuple[Job, Condition]] = attrs.field(factory=list)
+    state: State = State.UNSUBMITTED
+    reason: Reason | None = None
+    attempt: int = 0
+    incarnation: int = 0
+    handle: str | None = None
+    members: tuple[MemberObservation, ...] = ()
+    started: str | None = None
+    ended: str | None = None
+    intended: bool = False
+    asked: Reason | None = None
+    verdict: tuple[State, Reason | None] | None = None
+
+    @property
+    def id(self) -> str:
+        return self.definition.id
+
+    @property
+    def exit_code(self) -> int | None:
+        """The highest of the members' exit codes; where members failed, of theirs alone."""
+        failed = [member for member in self.members if member.state is State.FAILED]
+        codes = [member.exit_code for member in failed or self.members if member.exit_code is not None]
+        return max(codes, default=None)
+
+
+Action = tuple[Act, Job]
+
+
+class Graph:
+    """All jobs of an experiment."""
+
+    def __init__(self, definition: Definition) -> None:
+        self.jobs = {
+            job.id: Job(definition=job, index=index, waiting=len(job.edges))
+            for index, job in enumerate(definition.jobs)
+        }
+        for job in self.jobs.values():
+            for edge in job.definition.edges:
+                self.jobs[edge.upstream].dependants.append((job, edge.condition))
+        self.open = len(self.jobs)
+
+    def begin(self) -> list[Action]:
+        """Return what has to be done before any event: submit what waits for nothing."""
+        return [(Act.SUBMIT, job) for job in self.jobs.values() if job.waiting == 0]
+
+    def resume(self) -> Iterator[Job]:
+        """Yield the jobs that a new driver has to look after: ready, in doubt, or on a backend."""
+        return (job for job in self.jobs.values() if job.waiting == 0 and not job.state.is_final)
+
+    def is_news(self, event: Observed) -> bool:
+        """Whether an observation says anything that is not known."""
+        job = self.jobs[event.job]
+        if job.state.is_final or event.attempt != job.attempt or event.incarnation < job.incarnation:
+            return False
+        if event.incarnation > job.incarnation or not job.members:
+            return True
+        return event.reason != job.reason or any(
+            not old.state.is_final and _rank(new.state) >= _rank(old.state) and new != old
+            for old, new in zip(job.members, event.members, strict=True)
+        )
+
+    def step(self, event: Event, time: str) -> list[Action]:
+        """Fold one event in, and return what has to be done now."""
+        actions: list[Action] = []
+        if isinstance(event, Intended):
+            for name, attempt in event.attempts:
+                job = self.jobs[name]
+                if job.attempt == attempt and not job.state.is_final:
+                    job.intended = True
+        elif isinstance(event, Delayed):
+            for name, attempt in event.attempts:
+                self._delay(self.jobs[name], attempt, event.reason, actions)
+        elif isinstance(event, Withdrawn):
+            for name, attempt in event.attempts:
+                self._withdraw(self.jobs[name], attempt, time, actions)
+        elif isinstance(event, Asked):
+            for name in event.jobs:
+                self._ask(self.jobs[name], event.reason, time, actions)
+        elif isinstance(event, (Submitted, Refused, Observed, Lost)):
+            job = self.jobs[event.job]
+            if job.attempt == event.attempt and not job.state.is_final:
+                self._follow(job, event, time, actions)
+        return actions
+
+    def _follow(self, job: Job, event: Submitted | Refused | Observed | Lost, time: str, actions: list[Action]) -> None:
+        if isinstance(event, Submitted):
+            job.intended = True
+            if job.handle is None:
+                job.handle = event.handle
+                self._move(job, State.PENDING, None, actions)
+                if job.asked:
+                    actions.append((Act.CANCEL, job))
+        elif isinstance(event, Refused):
+            if job.asked:
+                self._end(job, State.CANCELLED, job.asked, time, actions)
+            else:
+                self._end(job, State.FAILED, event.reason, time, actions)
+        elif isinstance(event, Lost):
+            lost = Reason(ReasonKind.LOST, "its scheduler does not know it any more")
+            job.members = tuple(
+                member if member.state.is_final else attrs.evolve(member, state=State.LOST, reason=lost)
+                for member in job.members
+            )
+            self._end(job, State.LOST, lost, time, actions)
+        else:
+            self._observe(job, event, time, actions)
+
+    def _delay(self, job: Job, attempt: int, reason: Reason, actions: list[Action]) -> None:
+        if job.attempt == attempt and not job.state.is_final and job.handle is None:
+            self._move(job, State.PENDING, reason, actions)
+
+    def _withdraw(self, job: Job, attempt: int, time: str, actions: list[Action]) -> None:
+        if job.attempt == attempt and not job.state.is_final and job.handle is None:
+            job.intended = False
+            if job.asked:
+                self._end(job, State.CANCELLED, job.asked, time, actions)
+
+    def _ask(self, job: Job, reason: Reason, time: str, actions: list[Action]) -> None:
+        if job.state.is_final:
+            return
+        job.asked = job.asked or reason
+        if job.handle is not None:
+            actions.append((Act.CANCEL, job))
+        elif job.intended:
+            actions.append((Act.WITHDRAW, job))
+        else:
+            self._end(job, State.CANCELLED, reason, time, actions)
+
+    def _observe(self, job: Job, event: Observed, time: str, actions: list[Action]) -> None:
+        if event.incarnation < job.incarnation:
+            return
+        if event.incarnation > job.incarnation or not job.members:
+            # A new incarnation begins anew: what the last one did is history.
+            job.incarnation = event.incarnation
+            job.members = tuple(MemberObservation(state=State.PENDING) for _ in event.members)
+            job.verdict = None
+            job.started = None
+        members = list(job.members)
+        for index, seen in enumerate(event.members):
+            known = members[index]
+            if known.state.is_final or _rank(seen.state) < _rank(known.state):
+                continue
+            members[index] = member = _judge(seen, job)
+            if member.state.is_final:
+                self._decide(job, index, member, len(members), actions)
+        job.members = tuple(members)
+        starts = [member.started for member in members if member.started]
+        job.started = min(starts) if starts else None
+        if all(member.state.is_final for member in members):
+            state, reason = _verdict(job)
+            self._end(job, state, reason, max((m.ended for m in members if m.ended), default=time), actions)
+        elif any(member.state is not State.PENDING for member in members):
+            self._move(job, State.RUNNING, None, actions)
+        else:
+            self._move(job, State.PENDING, event.reason, actions)
+
+    def _decide(self, job: Job, index: int, member: MemberObservation, count: int, actions: list[Action]) -> None:
+        """Let the end of one member decide for the group, where it does, and stop the rest."""
+        if count == 1 or job.verdict or job.asked:
+            return
+        until = job.definition.until
+        if member.state is not State.SUCCEEDED:
+            reason = member.reason or Reason(ReasonKind.GROUP)
+            where = f"{reason.detail} in member {index}" if reason.detail else f"in member {index}"
+            job.verdict = (State.FAILED, attrs.evolve(reason, detail=where))
+        elif until is Until.FIRST or (until is Until.LEADER and index == 0):
+            job.verdict = (State.SUCCEEDED, None)
+        if job.verdict:
+            actions.append((Act.CANCEL, job))
+
+    def _move(self, job: Job, state: State, reason: Reason | None, actions: list[Action]) -> None:
+        if (job.state, job.reason) != (state, reason):
+            job.state, job.reason = state, reason
+            actions.append((Act.TELL, job))
+
+    def _end(self, job: Job, state: State, reason: Reason | None, time: str, actions: list[Action]) -> None:
+        """Make a job final, and with it whatever follows from that without running: iterative, a chain may be long."""
+        ending = deque([(job, state, reason)])
+        while ending:
+            job, state, reason = ending.popleft()
+            if job.state.is_final:
+                continue
+            job.state, job.reason, job.ended = state, reason, time
+            self.open -= 1
+            actions.append((Act.TELL, job))
+            if job.handle is not None:
+                actions.append((Act.RELEASE, job))
+            for dependant, condition in job.dependants:
+                if dependant.state.is_final:
+                    continue
+                dependant.waiting -= 1
+                if not condition.holds(state):
+                    ending.append((dependant, State.SKIPPED, _cause(job)))
+                elif dependant.waiting == 0:
+                    actions.append((Act.SUBMIT, dependant))
+
+
+def _rank(state: State) -> int:
+    return 0 if state is State.PENDING else 1 if state is State.RUNNING else 2
+
+
+def _judge(seen: MemberObservation, job: Job) -> MemberObservation:
+    """Say what a member's end means, knowing who wanted it: a stopped program that still reports 0 has succeeded only
+    if no signal reached it."""
+    if not seen.state.is_final:
+        return seen
+    if seen.state is State.SUCCEEDED and not seen.signals:
+        return seen
+    if job.asked:
+        return attrs.evolve(seen, state=State.CANCELLED, reason=job.asked)
+    if job.verdict:
+        return attrs.evolve(seen, state=State.CANCELLED, reason=Reason(ReasonKind.GROUP, "stopped with its group"))
+    return seen
+
+
+def _cause(upstream: Job) -> Reason:
+    """Return why a dependant is skipped: the job that ended wrong, however far up it stands."""
+    if upstream.state is State.SKIPPED and upstream.reason:
+        return upstream.reason
+    because = f": {upstream.reason}" if upstream.reason else ""
+    return Reason(ReasonKind.DEPENDENCY, f"{upstream.id!r} {upstream.state}{because}")
+
+
+def _verdict(job: Job) -> tuple[State, Reason | None]:
+    if job.verdict:
+        return job.verdict
+    worst: Iterable[State] = (State.LOST, State.FAILED, State.CANCELLED)
+    if job.asked:
+        worst = (State.CANCELLED, State.LOST, State.FAILED)
+    for state in worst:
+        for member in job.members:
+            if member.state is state:
+                return state, member.reason
+    return State.SUCCEEDED, None

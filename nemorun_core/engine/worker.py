@@ -1,0 +1,414 @@
+"""One backend and the thread that alone calls it: takes commands, submits, polls, and reports events."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from nemorun_core.contracts.backend import Backend, Submission
+from nemorun_core.contracts.executor import Executor
+from nemorun_core.contracts.observation import UNKNOWN, Accepted, Answer, Deferred, Handle, Observation, Rejected
+from nemorun_core.engine.events import Delayed, Event, Lost, Observed, Refused, Submitted, Warned, Withdrawn
+from nemorun_core.errors import NemorunError, TransientError, UsageError
+from nemorun_core.model.key import Key
+from nemorun_core.model.state import Reason, ReasonKind
+from nemorun_core.store.lock import Overtaken
+
+__all__ = ["Worker"]
+
+Attempt = tuple[str, int]
+_CHUNK = 64
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+_LONGEST_WAIT = 60.0
+
+
+class _Watched:
+    """An attempt on the backend, as this connection knows it."""
+
+    __slots__ = ("attempt", "job", "last", "lost_after", "unknown_since")
+
+    def __init__(self, job: str, attempt: int, lost_after: float) -> None:
+        self.job = job
+        self.attempt = attempt
+        self.lost_after = lost_after
+        self.last: Observation | None = None
+        self.unknown_since: float | None = None
+
+
+class Worker(threading.Thread):
+    """Drives one backend until it is told to stop. The other threads only leave commands here.
+
+    Args:
+        executor: any executor of the connection; opens the backend.
+        build: makes the submission of an attempt; raises UsageError.
+        report: takes events, in order; called on this thread.
+        check: raises where this process may not submit any more; called before each submission.
+        submits: False to adopt, poll and cancel only.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        build: Callable[[str, int], Submission],
+        report: Callable[[Sequence[Event]], None],
+        check: Callable[[], None],
+        *,
+        submits: bool = True,
+    ) -> None:
+        super().__init__(name=f"nemorun {type(executor).__name__}", daemon=True)
+        self._executor = executor
+        self._able = executor.capabilities()
+        self._build = build
+        self._report = report
+        self._check = check
+        self._submits = submits
+        self._lock = threading.Lock()
+        self._woken = threading.Event()
+        self._backend: Backend | None = None
+        self._stopping = False
+        self._commands: deque[tuple[str, object]] = deque()
+        # Attempts to offer, first those already built; attempts that may be there; handles to poll, cancel, release.
+        self._built: deque[Submission] = deque()
+        self._offers: deque[Attempt] = deque()
+        self._doubts: dict[Attempt, Handle | None] = {}
+        self._watched: dict[Handle, _Watched] = {}
+        self._cancels: dict[Handle, bool] = {}
+        self._releases: list[Handle] = []
+        self._changed: set[Handle] = set()
+        self._held_back = False
+        self._pause = _FIRST_PAUSE
+        self._not_before = 0.0
+        self._not_before_offer = 0.0
+        self._adopted = False
+        self.settled = threading.Event()
+        self.trouble = ""
+        self._unknown: set[Handle] = set()
+        self._withdrawn: set[Attempt] = set()
+
+    # Commands, from any thread.
+
+    def submit(self, attempts: Iterable[Attempt]) -> None:
+        """Submit attempts whose intent is durable."""
+        self._command("submit", list(attempts))
+
+    def adopt(self, attempts: Iterable[tuple[Attempt, Handle | None]]) -> None:
+        """Look for attempts that may be there; what is not is submitted, or given back where this one only settles."""
+        self._command("adopt", list(attempts))
+
+    def cancel(self, handles: Iterable[Handle]) -> None:
+        """Cancel attempts."""
+        self._command("cancel", list(handles))
+
+    def kill(self) -> None:
+        """End all that is being cancelled at once, without grace."""
+        self._command("kill", None)
+
+    def withdraw(self, attempts: Iterable[Attempt]) -> None:
+        """Give back attempts that are not taken yet; each is answered by `Withdrawn` or by `Submitted`."""
+        self._command("withdraw", set(attempts))
+
+    def release(self, handles: Iterable[Handle]) -> None:
+        """Forget finished attempts, here and on the scheduler."""
+        self._command("release", list(handles))
+
+    def stop(self) -> None:
+        """End the thread after the call it is in, and close the backend."""
+        self._command("stop", None)
+
+    def _command(self, name: str, argument: object) -> None:
+        self._commands.append((name, argument))
+        self._woken.set()
+        with self._lock:
+            if self._backend is not None:
+                self._backend.wake()
+
+    # The thread.
+
+    def run(self) -> None:
+        try:
+            backend = self._executor.backend()
+        except Exception as error:
+            self._give_up(error)
+            return
+        with backend:
+            with self._lock:
+                self._backend = backend
+            while not self._stopping:
+                self._turn(backend)
+            with self._lock:
+                self._backend = None
+
+    def _give_up(self, error: Exception) -> None:
+        """Refuse everything: the backend cannot even be opened."""
+        reason = Reason(ReasonKind.REJECTED, _words(error))
+        while not self._stopping:
+            self._woken.wait()
+            self._woken.clear()
+            self._take()
+            attempts = [*self._offers, *(attempt for attempt, handle in self._doubts.items() if handle is None)]
+            self._offers.clear()
+            self._doubts.clear()
+            self._report([Refused(job, attempt, reason) for job, attempt in attempts])
+
+    def _turn(self, backend: Backend) -> None:
+        self._woken.clear()
+        self._take()
+        if self._stopping:
+            return
+        try:
+            if time.monotonic() >= self._not_before:
+                self._serve(backend)
+                self._pause = _FIRST_PAUSE
+            self._settle()
+        except TransientError as error:
+            self._back_off()
+            self._settle(str(error))
+        except Overtaken:
+            self._stopping = True
+        except Exception as error:  # whatever a plugin raises is the plugin's
+            self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
+            self._back_off()
+            self._settle(_words(error))
+        if not self._stopping and not self._commands:
+            self._rest(backend)
+
+    def _settle(self, trouble: str = "") -> None:
+        """Note that the backend was asked about everything once, or why it could not be."""
+        self.trouble = trouble
+        if self._adopted and not self.settled.is_set():
+            self.settled.set()
+            self._report([])
+
+    def _back_off(self) -> None:
+        self._not_before = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    def _take(self) -> None:
+        while self._commands:
+            name, argument = self._commands.popleft()
+            if name == "submit":
+                self._offers.extend(argument)  # type: ignore[arg-type]
+                self._held_back = False
+            elif name == "adopt":
+                self._doubts.update(argument)  # type: ignore[call-overload]
+                self._adopted = True
+            elif name == "cancel":
+                for handle in argument:  # type: ignore[attr-defined]
+                    self._cancels.setdefault(handle, False)
+            elif name == "kill":
+                self._cancels = dict.fromkeys(self._watched, True)
+            elif name == "withdraw":
+                self._withdraw(argument)  # type: ignore[arg-type]
+            elif name == "release":
+                self._releases.extend(argument)  # type: ignore[arg-type]
+            else:
+                self._stopping = True
+
+    def _withdraw(self, attempts: set[Attempt]) -> None:
+        here = {(job.key.job, job.key.attempt) for job in self._built}.union(self._offers) & attempts
+        self._offers = deque(attempt for attempt in self._offers if attempt not in here)
+        self._built = deque(job for job in self._built if (job.key.job, job.key.attempt) not in here)
+        self._withdrawn |= attempts - here
+        if here:
+            self._report([Withdrawn(tuple(sorted(here)))])
+
+    def _serve(self, backend: Backend) -> None:
+        if self._doubts:
+            self._find(backend)
+        if (self._offers or self._built) and not self._held_back and self._submits:
+            self._offer(backend)
+        if self._cancels:
+            killed = [handle for handle, at_once in self._cancels.items() if at_once]
+            asked = [handle for handle, at_once in self._cancels.items() if not at_once]
+            if asked:
+                backend.cancel(asked)
+            if killed:
+                backend.kill(killed)
+            self._cancels.clear()
+        if self._changed:
+            self._poll(backend)
+        if self._releases:
+            backend.release(self._releases)
+            self._releases.clear()
+
+    def _find(self, backend: Backend) -> None:
+        """Settle every doubt: adopt what is there, offer what is not."""
+        submissions: dict[Key, tuple[Attempt, Handle | None]] = {}
+        jobs: list[Submission] = []
+        events: list[Event] = []
+        for (job, attempt), handle in list(self._doubts.items()):
+            try:
+                submission = self._build(job, attempt)
+            except UsageError as error:
+                events.append(Warned(f"job {job!r} cannot be looked for: {_words(error)}"))
+                del self._doubts[job, attempt]
+                continue
+            jobs.append(submission)
+            submissions[submission.key] = ((job, attempt), handle)
+        found = backend.find(jobs)
+        for submission in jobs:
+            name, handle = submissions[submission.key]
+            known = found.get(submission.key) or handle
+            if known is not None:
+                self._watch(known, submission)
+                events.append(Submitted(*name, known))
+            elif self._submits and name not in self._withdrawn:
+                self._built.append(submission)
+                self._held_back = False
+            else:
+                events.append(Withdrawn((name,)))
+            del self._doubts[name]
+        if events:
+            self._report(events)
+
+    def _offer(self, backend: Backend) -> None:
+        """Submit until all is taken, a limit is reached, or somebody wants something else."""
+        largest = min(self._able.largest_batch or _CHUNK, _CHUNK)
+        while (self._offers or self._built) and not self._held_back and not self._commands:
+            self._fill(largest)
+            jobs = list(self._built)[:largest]
+            if not jobs:
+                return
+            self._check()
+            # From here on each of them may have been taken, until its answer says otherwise.
+            unanswered = {job.key: job for job in jobs}
+            try:
+                for key, answer in backend.submit(jobs):
+                    self._answered(unanswered.pop(key), answer)
+                    if isinstance(answer, Deferred):
+                        self._hold_back(answer.reason)
+                        break
+            except UsageError as error:
+                for job in unanswered.values():
+                    self._answered(job, Rejected(Reason(ReasonKind.REJECTED, _words(error))))
+            except Exception as error:
+                for key in unanswered:
+                    self._doubts[key.job, key.attempt] = None
+                self._built = deque(job for job in self._built if job.key not in unanswered)
+                if not isinstance(error, TransientError):
+                    self._refuse_defect(backend, error)
+                    return
+                raise
+            self._poll(backend)
+
+    def _fill(self, largest: int) -> None:
+        events: list[Event] = []
+        while self._offers and len(self._built) < largest:
+            job, attempt = self._offers.popleft()
+            try:
+                self._built.append(self._build(job, attempt))
+            except UsageError as error:
+                events.append(Refused(job, attempt, Reason(ReasonKind.REJECTED, _words(error))))
+        if events:
+            self._report(events)
+
+    def _answered(self, job: Submission, answer: Answer) -> None:
+        name, attempt = job.key.job, job.key.attempt
+        if isinstance(answer, Deferred):
+            return
+        if self._built and self._built[0] is job:
+            self._built.popleft()
+        else:
+            self._built.remove(job)
+        if isinstance(answer, Accepted):
+            self._watch(answer.handle, job)
+            self._report([Submitted(name, attempt, answer.handle)])
+        else:
+            self._report([Refused(name, attempt, answer.reason)])
+
+    def _hold_back(self, reason: Reason) -> None:
+        """Say once why the rest waits; they are offered again when a job ends, or after a pause."""
+        self._held_back = True
+        self._not_before_offer = time.monotonic() + self._pause
+        waiting = [(job.key.job, job.key.attempt) for job in self._built]
+        waiting.extend(self._offers)
+        self._report([Delayed(tuple(waiting), reason)])
+
+    def _refuse_defect(self, backend: Backend, error: Exception) -> None:
+        """A backend that breaks while submitting would break again: adopt what it took, refuse the rest."""
+        submits, self._submits = self._submits, False
+        doubted = list(self._doubts)
+        try:
+            self._find(backend)
+        finally:
+            self._submits = submits
+        watched = {(one.job, one.attempt) for one in self._watched.values()}
+        reason = Reason(ReasonKind.REJECTED, f"{type(self._executor).__name__} is broken: {_words(error)}")
+        self._report([Refused(*attempt, reason) for attempt in doubted if attempt not in watched])
+
+    def _watch(self, handle: Handle, job: Submission) -> None:
+        lost_after = max(executor.lost_after_seconds for executor in job.executors)
+        self._watched.setdefault(handle, _Watched(job.key.job, job.key.attempt, lost_after))
+        self._changed.add(handle)
+
+    def _poll(self, backend: Backend) -> None:
+        asked = [handle for handle in self._changed if handle in self._watched]
+        self._changed.clear()
+        if not asked:
+            return
+        try:
+            seen = backend.poll(asked)
+        except BaseException:
+            self._changed.update(asked)
+            raise
+        events: list[Event] = []
+        for handle in asked:
+            watched = self._watched[handle]
+            observation = seen.get(handle, UNKNOWN)
+            if not observation.members:
+                self._miss(handle, watched, events)
+                continue
+            watched.unknown_since = None
+            self._unknown.discard(handle)
+            if observation != watched.last:
+                watched.last = observation
+                events.append(
+                    Observed(
+                        watched.job, watched.attempt, observation.incarnation, observation.members, observation.reason
+                    )
+                )
+            if all(member.state.is_final for member in observation.members):
+                del self._watched[handle]
+                self._held_back = False
+        if events:
+            self._report(events)
+
+    def _miss(self, handle: Handle, watched: _Watched, events: list[Event]) -> None:
+        """Count how long the scheduler, while it answers, has not known a job."""
+        now = time.monotonic()
+        if watched.unknown_since is None:
+            watched.unknown_since = now
+            self._unknown.add(handle)
+        if now - watched.unknown_since >= watched.lost_after:
+            del self._watched[handle]
+            self._unknown.discard(handle)
+            events.append(Lost(watched.job, watched.attempt))
+
+    def _rest(self, backend: Backend) -> None:
+        """Wait until something changed here or there."""
+        now = time.monotonic()
+        limit = _LONGEST_WAIT
+        if self._not_before > now:
+            limit = self._not_before - now
+        elif self._held_back:
+            limit = max(0.0, self._not_before_offer - now)
+        if self._unknown:
+            limit = min(limit, self._able.poll_interval_seconds)
+        if self._watched and self._able.wait and self._not_before <= now:
+            self._changed.update(backend.wait(self._watched.keys(), limit))
+        elif self._watched and self._not_before <= now:
+            self._woken.wait(min(limit, self._able.poll_interval_seconds))
+            self._changed.update(self._watched)
+        else:
+            self._woken.wait(limit)
+        self._changed |= self._unknown
+        if self._held_back and time.monotonic() >= self._not_before_offer:
+            self._held_back = False
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+
+def _words(error: Exception) -> str:
+    text = str(error).strip().replace("\n ", "")
+    return text if isinstance(error, NemorunError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,202 @@
+"""One experiment that was run, whoever drives it: its state, logs, requests and end, from any process."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from nemorun_core.display.console import prefixes
+from nemorun_core.display.logs import Source, binary, compiled, follow, last_lines, sources_of
+from nemorun_core.engine.loop import Engine
+from nemorun_core.engine.settle import driver_lives, look
+from nemorun_core.engine.state import Graph, Job
+from nemorun_core.engine.submission import Builder
+from nemorun_core.errors import StoreError, UsageError
+from nemorun_core.experiment.status import JobStatus, status_of
+from nemorun_core.model.definition import Definition
+from nemorun_core.model.state import ReasonKind, State
+from nemorun_core.registry import Registry
+from nemorun_core.store.layout import Folder
+from nemorun_core.store.requests import Request, Requests
+
+__all__ = ["Session"]
+
+_POLL_SECONDS = 0.1
+_ANSWER_SECONDS = 5.0
+
+
+class Session:
+    """What can be asked of an experiment after `run`. `engine` is the driver, where this process is it."""
+
+    def __init__(self, definition: Definition, folder: Folder, registry: Registry, engine: Engine | None = None):
+        self.definition = definition
+        self.folder = folder
+        self.registry = registry
+        self.engine = engine
+        self._builder = Builder(definition, folder, registry)
+
+    @property
+    def drives(self) -> bool:
+        """Whether this process drives the experiment now."""
+        return self.engine is not None and not self.engine.ended.is_set()
+
+    def graph(self) -> Graph:
+        """Return the state now: the driver's own in its process, else what the records say. Raises StoreError."""
+        if self.engine is not None and (self.drives or self.engine.error is None):
+            return self.engine.graph
+        return look(self.definition, self.folder, self.registry).graph
+
+    def status(self) -> dict[str, JobStatus]:
+        """Return the status of each job, in the order of `add`."""
+        return status_of(self.definition, self.folder, self.graph())
+
+    def is_orphaned(self, graph: Graph) -> bool:
+        """Whether work is left and nobody drives."""
+        return graph.open > 0 and not self.drives and not driver_lives(self.folder)
+
+    def job_id(self, job: str | int) -> str:
+        """Return the id of a job given by id, or by its number in the order of `add`. Raises UsageError."""
+        ids = [one.id for one in self.definition.jobs]
+        if isinstance(job, str) and job in ids:
+            return job
+        number = int(job) if isinstance(job, int) or (isinstance(job, str) and job.isdigit()) else -1
+        if 0 <= number < len(ids):
+            return ids[number]
+        near = difflib.get_close_matches(str(job), ids, n=1)
+        listed = ", ".join(map(repr, ids[:10])) + (", …" if len(ids) > 10 else "")
+        raise UsageError(
+            f"there is no job {job!r} in {self.definition.id}.",
+            hint=f"Did you mean {near[0]!r}?" if near else f"Its jobs are {listed}.",
+        )
+
+    def cancel(self, jobs: Sequence[str], kind: ReasonKind = ReasonKind.BY_USER) -> None:
+        """Ask, durably, that jobs be cancelled; return when a driver took the request, or carried out without one.
+
+        Raises:
+            StoreError: the request could not be written, so nothing was asked.
+        """
+        path = Requests(self.folder.requests).leave(Request(tuple(jobs), kind.value))
+        if not self.drives and not driver_lives(self.folder):
+            look(self.definition, self.folder, self.registry)
+            return
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while os.path.exists(path) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def wait(self, timeout_seconds: float | None = None) -> bool:
+        """Wait until every job is final, and return whether all succeeded; False where the time was over before.
+
+        Raises:
+            StoreError: work is left that only a driver can start, and there is none.
+        """
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        if self.engine is not None and self.drives:
+            self.engine.wait(timeout_seconds)
+        pause = 0.02
+        while True:
+            graph = self.graph()
+            if not graph.open or (deadline is not None and time.monotonic() >= deadline):
+                return all(job.state is State.SUCCEEDED for job in graph.jobs.values())
+            if self.is_orphaned(graph) and not any(job.state is State.RUNNING for job in graph.jobs.values()):
+                raise StoreError(
+                    f"{self.definition.id} has jobs that were never started, and no process drives it.",
+                    hint=f"nemorun experiment resume {self.definition.id}",
+                )
+            rest = pause if deadline is None else min(pause, max(0.0, deadline - time.monotonic()))
+            time.sleep(rest)
+            pause = min(2 * pause, 0.5)
+
+    def cancel_local(self, kind: ReasonKind) -> tuple[int, int]:
+        """Cancel what runs on this machine; return how many jobs that is, and how many go on elsewhere."""
+        open_jobs = [job for job in self.graph().jobs.values() if not job.state.is_final]
+        local = [
+            job.id for job in open_jobs if self._builder.executor(job.definition).capabilities().runs_on_this_machine
+        ]
+        if local:
+            self.cancel(local, kind)
+        return len(local), len(open_jobs) - len(local)
+
+    def show_logs(
+        self,
+        jobs: Sequence[str],
+        *,
+        following: bool = False,
+        member: int | None = None,
+        stream: str | None = None,
+        tail: int | None = None,
+        regex: str | None = None,
+        prefixed: bool = False,
+    ) -> None:
+        """Write the logs of jobs to standard output, each line prefixed where several streams are shown.
+
+        Raises:
+            UsageError: no such member, or `regex` is none; StoreError: a log cannot be read.
+        """
+        compiled(regex)
+        for name in jobs:
+            members = len(self.graph().jobs[name].definition.tasks)
+            if member is not None and not 0 <= member < members:
+                raise UsageError(
+                    f"job {name!r} has no member {member}; it has {members}, counted from 0.", hint="Leave member out."
+                )
+        streams = sum(sum(self._ranks(name)) if member is None else 1 for name in jobs)
+        colour = prefixes(sys.stdout) if prefixed or streams > 1 else None
+        known: dict[str, Source] = {}
+
+        def sources() -> list[Source]:
+            graph = self.graph() if following else snapshot
+            found = []
+            for name in jobs:
+                for source in self.sources(graph.jobs[name], colour, member, stream):
+                    if source.path not in known:
+                        known[source.path] = source
+                        if tail is not None:
+                            source.skip_to_last(tail)
+                    found.append(known[source.path])
+            return found
+
+        snapshot = self.graph()
+
+        def finished() -> bool:
+            graph = self.graph()
+            return not following or all(graph.jobs[name].state.is_final for name in jobs) or self.is_orphaned(graph)
+
+        follow(sources, binary(sys.stdout), finished=finished, rest=lambda: time.sleep(_POLL_SECONDS), regex=regex)
+
+    def last_lines(self, name: str, lines: int = 20) -> str:
+        """Return the last lines of a job's log, of the member that failed first where one did."""
+        job = self.graph().jobs[name]
+        member = next((index for index, one in enumerate(job.members) if one.state is State.FAILED), None)
+        paths = [source.path for source in self.sources(job, None, member)]
+        return last_lines(reversed(paths), lines).decode("utf-8", "replace").rstrip("\n")
+
+    def sources(
+        self,
+        job: Job,
+        colour: Callable[[str, int], bytes] | None,
+        member: int | None = None,
+        stream: str | None = None,
+    ) -> list[Source]:
+        """Return the streams of a job's current attempt, in order."""
+        return sources_of(
+            self.folder.job(job.definition),
+            label=job.id,
+            attempt=job.attempt,
+            incarnations=job.incarnation + 1,
+            ranks=self._ranks(job.id),
+            member=member,
+            stream=stream,
+            colour=colour,
+        )
+
+    def _ranks(self, name: str) -> list[int]:
+        job = next(one for one in self.definition.jobs if one.id == name)
+        counts = []
+        for index in job.executors:
+            fields = self.definition.executors[index].fields
+            nodes, per_node = fields.get("nodes", 1), fields.get("ntasks_per_node", 1)
+            counts.append(int(str(nodes or 1)) * int(str(per_node or 1)))
+        return counts

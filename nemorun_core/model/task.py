@@ -1,0 +1,297 @@
+"""What to run: the base of every kind of task, and Script."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import PurePath
+from typing import TypeVar
+
+import attrs
+
+from nemorun_core.errors import UsageError
+from nemorun_core.model.secret import Secret
+
+__all__ = ["Command", "Place", "Script", "Task"]
+
+# One argument of a program may take 128 KiB on Linux (MAX_ARG_STRLEN, execve(2)); the rest is left for the quoting of
+# those who pass it on.
+_INLINE_LIMIT_BYTES = 120 * 1024
+_SHELLS = frozenset({"ash", "bash", "dash", "ksh", "sh", "zsh"})
+_MINUS_E = frozenset({"Rscript", "julia", "lua", "node", "perl", "ruby"})
+
+Self = TypeVar("Self", bound="Task")
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """Where one member will run, as its command must see it.
+
+    Attributes:
+        folder: the job's folder, absolute, as seen there.
+        member: number of the member in its job, from 0.
+        python: the interpreter there.
+        runner: path of the standalone runner there.
+        objects: folder there of the pickles sent by value, each named by its digest.
+        support: folder there that holds the package `cloudpickle`; empty if nothing is sent by value.
+        sys_path: the launcher's import path, absolute, where it shares the file system; else empty.
+    """
+
+    folder: str
+    member: int
+    python: str
+    runner: str
+    objects: str
+    support: str = ""
+    sys_path: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Command:
+    """How one member is started.
+
+    Attributes:
+        argv: the program and its arguments.
+        env: variables to add to the environment.
+        files: name in the job's folder to content, to be written before the start.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str | Secret] = attrs.field(factory=dict)
+    files: Mapping[str, bytes] = attrs.field(factory=dict)
+
+
+class Task:
+    """Something to run, as a plain value. Plugins add kinds by deriving attrs classes from this one."""
+
+    __slots__ = ()
+
+    def default_name(self) -> str:
+        """Name the job that runs this, where its user gives no name. Any text; the caller makes it unique."""
+        return type(self).__name__
+
+    def clone(self: Self) -> Self:
+        """Copy the task, so that changes to either do not show in the other."""
+        import copy
+
+        return copy.deepcopy(self)
+
+    def command(self, place: Place) -> Command:
+        """Say how to start this task at a place. Pure: nothing is written or run."""
+        raise NotImplementedError(f"{type(self).__qualname__}.command")
+
+    def objects(self) -> Mapping[str, bytes]:
+        """Pickles to be stored beside the task's record: digest to content. Most tasks have none."""
+        return {}
+
+    def to_record(self) -> dict[str, object]:
+        """Write the task as JSON: objects, arrays, strings, numbers, booleans and null.
+
+        Raises:
+            UsageError: something in it cannot be written and read back equal; with its path.
+        """
+        from nemorun_core.model.convert import converter
+
+        record: dict[str, object] = converter.unstructure(self)
+        return record
+
+    @classmethod
+    def from_record(cls: type[Self], record: Mapping[str, object]) -> Self:
+        """Read what `to_record` wrote. Imports and runs nothing that the record names."""
+        from nemorun_core.model.convert import converter
+
+        return converter.structure(record, cls)
+
+
+def _text(value: str, what: str) -> str:
+    if "\0" in value:
+        raise UsageError(f"{what} holds a NUL character, which no program can be passed", hint="Remove it.")
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} holds a lone surrogate, which no program can be passed", hint="Remove it.") from None
+    return value
+
+
+def _path(value: str | os.PathLike[str] | None) -> str | PurePath | None:
+    if value is None or type(value) is str or isinstance(value, PurePath):
+        return value
+    path = os.fspath(value)
+    if not isinstance(path, str):
+        raise UsageError(f"path is {path!r}, and must be text", hint="Use os.fsdecode(path).")
+    return path
+
+
+def _arguments(values: object) -> list[str]:
+    if isinstance(values, str) or not isinstance(values, (list, tuple)):
+        raise UsageError(f"args must be a list, found {values!r}", hint="Write args=['one', 'two'].")
+    for index, value in enumerate(values):
+        if isinstance(value, (bool, Enum)) or not isinstance(value, (str, int, float, os.PathLike)):
+            raise UsageError(
+                f"args[{index}] must be text, a number or a path, found {value!r}", hint="Write it as a string."
+            )
+    return [_text(os.fspath(v) if isinstance(v, os.PathLike) else str(v), f"args[{i}]") for i, v in enumerate(values)]
+
+
+def _environment(values: object) -> dict[str, str | Secret]:
+    if not isinstance(values, Mapping):
+        raise UsageError(f"env must be a mapping, found {values!r}", hint="Write env={'NAME': 'value'}.")
+    for name, value in values.items():
+        if not isinstance(name, str) or not name or "=" in name:
+            raise UsageError(f"env has the name {name!r}", hint="A name is text, not empty and without '='.")
+        _text(name, f"the name {name!r} in env")
+        if isinstance(value, Secret):
+            continue
+        if not isinstance(value, str):
+            raise UsageError(f"env[{name!r}] must be text, found {value!r}", hint="Write it as a string.")
+        _text(value, f"env[{name!r}]")
+    return dict(values)
+
+
+@attrs.define(repr=False)
+class Script(Task):
+    """A program to run: a file, or text given inline.
+
+    Args:
+        path: the file, as the interpreter will see it; kept as given. Either this or `inline`.
+        inline: the program's text, at most 120 KiB.
+        args: the program's arguments: text, numbers or paths.
+        env: variables to add to the environment; a value may be a Secret.
+        entrypoint: the interpreter, with its options if need be (`"bash -e"`); empty to execute the file itself.
+        m: run `path` as a module, `python -m path`.
+        metadata: facts to keep with the task. Never read by nemorun.
+
+    Raises:
+        UsageError: neither or both of path and inline, or a value that no program can be passed.
+    """
+
+    path: str | PurePath | None = attrs.field(default=None, converter=_path)
+    inline: str | None = attrs.field(default=None, kw_only=True)
+    args: list[str] = attrs.field(factory=list, kw_only=True, converter=_arguments)
+    env: dict[str, str | Secret] = attrs.field(factory=dict, kw_only=True, converter=_environment)
+    entrypoint: str = attrs.field(default="bash", kw_only=True)
+    m: bool = attrs.field(default=False, kw_only=True)
+    metadata: dict[str, object] = attrs.field(factory=dict, kw_only=True, converter=dict)
+
+    def __attrs_post_init__(self) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        if self.path is not None and self.inline is not None:
+            raise UsageError("a Script has a path or inline text, found both", hint="Leave one of them out.")
+        if not str(self.path or "") and not (self.inline or "").strip():
+            raise UsageError(
+                "a Script needs a path or inline text, found neither", hint="Write run.Script('train.sh')."
+            )
+        _text(str(self.path), "path")
+        _text(_string("entrypoint", self.entrypoint), "entrypoint")
+        if self.inline is not None:
+            size = len(_text(_string("inline", self.inline), "inline").encode("utf-8", "surrogateescape"))
+            if size > _INLINE_LIMIT_BYTES:
+                raise UsageError(
+                    f"inline text may have {_INLINE_LIMIT_BYTES} bytes (120 KiB), found {size}",
+                    hint="Put it in a file: run.Script('script.sh').",
+                )
+            if self.m or not self.entrypoint.strip():
+                wrong = "m=True" if self.m else "an empty entrypoint"
+                raise UsageError(f"{wrong} needs a path, found inline text", hint="Use path, or name an entrypoint.")
+        try:
+            shlex.split(self.entrypoint)
+        except ValueError as error:
+            raise UsageError(f"entrypoint {self.entrypoint!r}: {error}", hint="Close the quotes.") from None
+        _arguments(self.args)
+        _environment(self.env)
+
+    def default_name(self) -> str:
+        """Name it after its file, or after the first ten characters of its text."""
+        if self.inline is not None:
+            return re.sub(r"[^A-Za-z0-9]", "_", self.inline[:10])
+        return PurePath(str(self.path)).name or "script"
+
+    def command(self, place: Place) -> Command:
+        """Start the interpreter with the file or the text. The same at every place."""
+        self._check()
+        words = shlex.split(self.entrypoint)
+        if self.inline is not None:
+            program = next((PurePath(w).name for w in words if PurePath(w).name != "env" and w[0] not in "-"), words[0])
+            words += ["-e" if program in _MINUS_E else "-c", self.inline]
+            if program in _SHELLS:
+                words.append(program)  # the text's own $0
+        elif self.m:
+            words = ["python"] if self.entrypoint == "bash" else words
+            words += ["-m", str(self.path)]
+        else:
+            path = str(self.path)
+            words.append(path if words or "/" in path else f"./{path}")
+        return Command(argv=(*words, *_arguments(self.args)), env=dict(self.env))
+
+    def to_record(self) -> dict[str, object]:
+        """Write what differs from the defaults."""
+        from nemorun_core.model.values import encode_plain
+
+        self._check()
+        record: dict[str, object] = {name: encode_plain(value, name) for name, value in self._given() if name != "env"}
+        if self.env:
+            record["env"] = {
+                name: {"$": "secret", **attrs.asdict(value)}
+                if isinstance(value, Secret)
+                else encode_plain(value, f"env.{name}")
+                for name, value in self.env.items()
+            }
+        return record
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, object]) -> Script:
+        """Read what `to_record` wrote.
+
+        Raises:
+            MalformedRecord: it is not what `to_record` writes.
+        """
+        from nemorun_core.model.values import MalformedRecord, decode_plain
+
+        names = {field.name for field in attrs.fields(cls)}
+        fields: dict[str, object] = {}
+        for name, value in record.items():
+            if name not in names:
+                raise MalformedRecord(f"$.{name}", f"one of {', '.join(sorted(names))}", name)
+            if name == "env" and isinstance(value, Mapping):
+                fields[name] = {key: _read_variable(item, key) for key, item in value.items()}
+            else:
+                fields[name] = decode_plain(value, name)
+        try:
+            return cls(**fields)  # type: ignore[arg-type]  # converters and _check look at every one
+        except (TypeError, ValueError, UsageError) as error:
+            raise MalformedRecord("$", "the fields of a Script", str(error)) from error
+
+    def _given(self) -> list[tuple[str, object]]:
+        found: list[tuple[str, object]] = []
+        for field in attrs.fields(type(self)):
+            default = field.default.factory() if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if value != default:
+                found.append((field.name, value))
+        return found
+
+    def __repr__(self) -> str:
+        shown = [repr(value) if name == "path" else f"{name}={value!r}" for name, value in self._given()]
+        return f"Script({', '.join(shown)})"
+
+
+def _string(what: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{what} must be text, found {value!r}", hint="Write it as a string.")
+    return value
+
+
+def _read_variable(data: object, name: str) -> object:
+    from nemorun_core.model.values import MalformedRecord, decode_plain
+
+    if isinstance(data, Mapping) and data.get("$") == "secret":
+        try:
+            return Secret(**{key: value for key, value in data.items() if key != "$"})
+        except (TypeError, ValueError, UsageError) as error:
+            raise MalformedRecord(f"$.env.{name}", "a secret", str(error)) from error
+    return decode_plain(data, f"env.{name}")

@@ -1,0 +1,1 @@
+"""The experiment's folder: its layout, definition, journal, requests and lock. Nothing read here is ever executed."""

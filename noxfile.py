@@ -1,0 +1,112 @@
+"""The menu, one session per intent: `nox` runs the default ones, `nox -l` lists all, `nox -s lint types` picks.
+
+Each docstring ends with the session's budget on two cores; the default ones together stay under 45 minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"  # a Python that is not there is skipped, and an error where CI is set
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
+EDITABLE = ["-r", "requirements-dev.txt"]
+
+
+def group(*names: str) -> tuple[str, ...]:
+    """Return the requirements of dependency groups of pyproject.toml."""
+    return nox.project.dependency_groups(PYPROJECT, *names)
+
+
+@nox.session(python=["3.10", "3.11", "3.12", "3.13"])
+def tests(session: nox.Session) -> None:
+    """Run all tests, among them every code block of the documentation. 6 minutes each."""
+    session.install(*EDITABLE, *group("test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format and floors; `nox -s lint -- --fix` mends what it can. 1 minute."""
+    session.install(*group("lint"))
+    fix = "--fix" in session.posargs
+    session.run("ruff", "check", *(["--fix"] if fix else []))
+    session.run("ruff", "format", *([] if fix else ["--check"]))
+    sources = os.pathsep.join([str(ROOT), *(str(plugin / "src") for plugin in PLUGINS)])
+    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": sources})
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types: mypy on everything, pyright's rules on the public names. 3 minutes."""
+    session.install(*EDITABLE, *group("test", "types"), f"nox{nox.needs_version}")
+    session.run("mypy", *session.posargs)
+    # Named, since it would rather take the .venv of the checkout.
+    session.run("basedpyright", "--warnings", "--pythonpath", str(Path(session.bin, "python")))
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Build all wheels and run the tests against them, in a new environment outside the checkout. 7 minutes."""
+    session.install(*group("build"))
+    with tempfile.TemporaryDirectory(prefix="nemorun-wheels-") as name:
+        outside = Path(name)
+        for folder in [ROOT, *PLUGINS]:
+            with session.chdir(folder):
+                session.run("hatchling", "build", "-t", "wheel", "-d", str(outside / "dist"), silent=True)
+        session.run("python", "-m", "venv", str(outside / "venv"))
+        python = str(outside / "venv" / "bin" / "python")
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        copy_tests(outside)
+        with session.chdir(outside):
+            built = sorted(map(str, outside.glob("dist/*.whl")))
+            session.run(*pip, *built, external=True)
+            # Before the test tools come, which could hide a dependency that is not declared.
+            every_name = "import nemorun_core as run; [getattr(run, name) for name in dir(run)]"
+            session.run(python, "-W", "error", "-c", every_name, external=True)
+            session.run(str(outside / "venv" / "bin" / "nemorun"), "--help", external=True, silent=True)
+            session.run(*pip, *group("test"), external=True)
+            environment = {"NEMORUN_WHEELS": str(outside / "dist")}
+            session.run(python, "-m", "pytest", "-m", "not nightly", *session.posargs, external=True, env=environment)
+
+
+def copy_tests(to: Path) -> None:
+    """Copy the tests without the packages; what checks the checkout itself stays behind."""
+    ignore = shutil.ignore_patterns("__pycache__", "repository", "docs", "types", "bench")
+    for folder in [ROOT, *PLUGINS]:
+        shutil.copytree(folder / "tests", to / folder.relative_to(ROOT) / "tests", ignore=ignore)
+    for file in ["conftest.py", "pyproject.toml"]:
+        shutil.copy(ROOT / file, to)
+
+
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """Run all tests and report the branches that none of them reached, subprocesses included. 8 minutes."""
+    session.install(*EDITABLE, *group("test", "coverage"))
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session(default=False)
+def nightly(session: nox.Session) -> None:
+    """Run the long tests: many kills, many jobs. 60 minutes."""
+    session.install(*EDITABLE, *group("test"))
+    session.run("pytest", "-m", "nightly", "--timeout", "3600", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure the figures of docs/benchmarks.md, as ratios to bare processes of the same run. 15 minutes."""
+    session.install(*EDITABLE)
+    session.run("python", "tests/bench", *session.posargs, env={"PYTHONDONTWRITEBYTECODE": None})

@@ -1,0 +1,416 @@
+"""The backend of this machine: one shim a rank, watched by the kernel's own handles on processes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import signal
+import socket
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import attrs
+
+from nemorun_core import (
+    UNKNOWN,
+    Accepted,
+    Answer,
+    Backend,
+    Deferred,
+    Document,
+    Handle,
+    Key,
+    Observation,
+    Reason,
+    ReasonKind,
+    Rejected,
+    Secret,
+    Submission,
+    UsageError,
+    base_path,
+    boot_id,
+    hostname,
+    pad_outcome,
+    rank_suffix,
+    shim_argv,
+)
+from nemorun_local.limits import room
+from nemorun_local.member import LocalMember, Rank
+from nemorun_local.processes import belonging, head_port, inheritable_files, send, shell, spawn
+from nemorun_local.watch import Watch
+
+__all__ = ["LocalBackend"]
+
+_SECOND_TERM_SECONDS = 1.0
+_CLAIM_SECONDS = 5.0
+_HOST = "127.0.0.1"
+
+
+@attrs.define(eq=False)
+class _Job:
+    """An attempt that this backend started or adopted.
+
+    Attributes:
+        due: when something has to be done next, on the monotonic clock; None: nothing.
+        terms: how many polite signals were sent so far; -1 once it was killed.
+        stop_at: when it is to be killed.
+        missing: ranks were not started, because the driver that meant to start them died.
+    """
+
+    submission: Submission
+    members: list[LocalMember]
+    due: float | None = None
+    terms: int = 0
+    stop_at: float = 0.0
+    timed_out: bool = False
+    missing: bool = False
+
+    @property
+    def alive(self) -> list[Rank]:
+        return [rank for member in self.members for rank in member.ranks if rank.pid and rank.ended is None]
+
+
+class LocalBackend(Backend):
+    """Starts shims and watches them. One thread calls it, but for `wake`."""
+
+    def __init__(self, max_parallel: int | None = None) -> None:
+        self._max_parallel = max_parallel
+        self._jobs: dict[Handle, _Job] = {}
+        self._by_key: dict[Key, Handle] = {}
+        self._running: set[Handle] = set()
+        self._timed: set[Handle] = set()
+        self._owners: dict[int, Handle] = {}
+        self._watch = Watch()
+        self._shell = shell()
+        self._place = f"host={hostname()} boot={boot_id()}"
+
+    def close(self) -> None:
+        """Stop watching; jobs go on."""
+        for job in self._jobs.values():
+            for rank in job.alive:
+                self._watch.forget(rank.pid)
+        self._watch.close()
+
+    def render(self, job: Submission) -> Sequence[Document]:
+        """Return, for each rank, the declared environment and the shim's command, then the files written for it.
+
+        A port that is chosen at the start stands as 0, and a secret as its reference.
+        """
+        documents = []
+        for index, member in enumerate(job.members):
+            for rank in range(job.executors[index].ranks()):
+                declared = {**member.environment, **_ranks(job, index, rank, port=0), "NEMORUN_KEY": str(job.key)}
+                environment = [f"{name}={shlex.quote(str(value))}" for name, value in declared.items()]
+                command = " ".join(map(shlex.quote, self._argv(job, index, rank)))
+                documents.append(Document(f"member {index}, rank {rank}", "\n".join([*environment, command])))
+            for name, content in member.files.items():
+                path = os.path.join(job.folder, name)
+                documents.append(Document(path, content.decode("utf-8", "backslashreplace")))
+        return documents
+
+    def submit(self, jobs: Sequence[Submission]) -> Iterator[tuple[Key, Answer]]:
+        """Start jobs until the machine's limits, or `max_parallel`, are reached."""
+        close = inheritable_files()
+        free, limit = room()
+        for job in jobs:
+            needed = sum(executor.ranks() for executor in job.executors)
+            if self._max_parallel is not None and len(self._running) >= self._max_parallel:
+                yield job.key, Deferred(Reason(ReasonKind.LIMIT, f"max_parallel={self._max_parallel} jobs are running"))
+                continue
+            if needed > free and self._running:
+                yield job.key, Deferred(Reason(ReasonKind.LIMIT, limit))
+                continue
+            free -= needed
+            yield job.key, self._start(job, close)
+
+    def _start(self, job: Submission, close: Collection[int]) -> Answer:
+        members = [LocalMember(job, index) for index in range(len(job.members))]
+        started: list[Rank] = []
+        try:
+            os.makedirs(job.folder, mode=0o700, exist_ok=True)
+            for member in job.members:
+                for name, content in member.files.items():
+                    _write(os.path.join(job.folder, name), content)
+            port = _free_port()
+            for index, member in enumerate(members):
+                for rank in member.ranks:
+                    self._spawn(job, index, rank, port, close)
+                    started.append(rank)
+        except (OSError, UsageError, ValueError) as error:
+            self._undo(job, started)
+            return _refusal(error)
+        return Accepted(self._keep(job, members))
+
+    def _spawn(self, job: Submission, index: int, rank: Rank, port: int, close: Collection[int]) -> None:
+        pad_outcome(rank.base, rank.suffix)
+        environment = {**_environment(job, index), **_ranks(job, index, rank.number, port)}
+        rank.pid = spawn(self._argv(job, index, rank.number), environment, close)
+        rank.started = time.time()
+        self._watch.add(rank.pid)
+
+    def _undo(self, job: Submission, started: Sequence[Rank]) -> None:
+        """Take back a job of which only a part could be started: its programs end, and it leaves no records."""
+        for rank in started:
+            rank.kill_shim()
+        _signal([(job.key, started)], signal.SIGKILL)
+        for rank in started:
+            self._watch.forget(rank.pid)
+            os.waitpid(rank.pid, 0)
+            rank.remove_records()
+
+    def _keep(self, job: Submission, members: list[LocalMember]) -> Handle:
+        handle = job.key.slug()
+        kept = _Job(job, members)
+        kept.missing = any(not rank.pid and rank.ended is None for member in members for rank in member.ranks)
+        timeouts = [executor.timeout_seconds for executor in job.executors if executor.timeout_seconds is not None]
+        if timeouts:
+            begun = max((rank.started for member in members for rank in member.ranks), default=0.0)
+            kept.due = time.monotonic() + min(timeouts) - (time.time() - begun if begun else 0.0)
+            self._timed.add(handle)
+        self._jobs[handle] = kept
+        self._by_key[job.key] = handle
+        self._running.add(handle)
+        self._owners.update((rank.pid, handle) for rank in kept.alive)
+        return handle
+
+    def _argv(self, job: Submission, index: int, rank: int) -> list[str]:
+        member = job.members[index]
+        executor = job.executors[index]
+        base = base_path(job.folder, job.key.attempt, 0, index)
+        shim = os.path.join(job.support, "shim.sh")
+        return [
+            *self._shell,
+            *shim_argv(
+                shim,
+                base,
+                rank_suffix(rank),
+                member.cwd,
+                member.argv,
+                separate_stderr=executor.separate_stderr,
+                place=self._place,
+            ),
+        ]
+
+    def find(self, jobs: Collection[Submission]) -> Mapping[Key, Handle]:
+        """Adopt the jobs of which any rank has a start record, or whose shim is on its way to write one.
+
+        A driver that died while it started a job may have started a part of it: `poll` starts the rest.
+        """
+        unknown = [job for job in jobs if job.key not in self._by_key]
+        alive = belonging([((), _mark(job.key)) for job in unknown]) if unknown else []
+        for job, pids in zip(unknown, alive, strict=True):
+            members = [LocalMember(job, index) for index in range(len(job.members))]
+            ranks = [rank for member in members for rank in member.ranks]
+            deadline = time.monotonic() + _CLAIM_SECONDS
+            while not all(claims := [rank.adopt() for rank in ranks]) and pids and time.monotonic() < deadline:
+                time.sleep(0.01)  # until each shim that is on its way has claimed its start, or is gone
+                pids = pids & belonging([((), _mark(job.key))])[0]
+                if len(pids) <= sum(claims):
+                    break
+            if not any(claims):
+                continue
+            for rank in ranks:
+                if rank.pid and rank.ended is None and not self._watch.add(rank.pid):
+                    rank.finish(None)
+            self._keep(job, members)
+        return {job.key: self._by_key[job.key] for job in jobs if job.key in self._by_key}
+
+    def _complete(self, handle: Handle, job: _Job) -> None:
+        """Start the ranks that a driver did not come to start."""
+        submission = job.submission
+        close = inheritable_files()
+        port = next((found for rank in job.alive if (found := head_port(rank.pid))), None) or _free_port()
+        for index, member in enumerate(job.members):
+            for rank in member.ranks:
+                if not rank.pid and rank.ended is None:
+                    try:
+                        self._spawn(submission, index, rank, port, close)
+                        self._owners[rank.pid] = handle
+                    except (OSError, UsageError, ValueError) as error:
+                        rank.give_up(Reason(ReasonKind.REJECTED, str(error)))
+        job.missing = False
+
+    def poll(self, handles: Collection[Handle]) -> Mapping[Handle, Observation]:
+        """Look at the processes and records of these jobs; asks no scheduler, since the kernel is it."""
+        return {
+            handle: self._look(handle, self._jobs[handle]) if handle in self._jobs else UNKNOWN for handle in handles
+        }
+
+    def _look(self, handle: Handle, job: _Job) -> Observation:
+        if job.missing:
+            self._complete(handle, job)
+        for rank in job.alive:
+            if self._watch.has_ended(rank.pid):
+                self._end(handle, job, rank)
+        if job.due is not None and time.monotonic() >= job.due and job.alive:
+            self._act(job)
+        observation = Observation(members=tuple(member.observe(timed_out=job.timed_out) for member in job.members))
+        if not job.alive:
+            self._running.discard(handle)
+            self._timed.discard(handle)
+        return observation
+
+    def _end(self, handle: Handle, job: _Job, rank: Rank) -> None:
+        """Take in the end of one shim. What its program left running is killed, as any scheduler would."""
+        pid = rank.pid
+        del self._owners[pid]
+        if rank.finish(self._watch.reap(pid)):
+            if rank.has_leftovers():
+                _signal([(None, [rank])], signal.SIGKILL)
+        elif self._watch.add(rank.pid):
+            self._owners[rank.pid] = handle
+        else:
+            rank.finish(None)
+
+    def _act(self, job: _Job) -> None:
+        """Do what is due: a time-out, the second polite signal, or the kill."""
+        moment = time.monotonic()
+        if job.terms == 0:
+            job.timed_out = True
+            self._stop([job])
+        elif job.terms > 0 and moment >= job.stop_at:
+            _signal([(job.submission.key, job.alive)], signal.SIGKILL)
+            job.terms = -1
+            job.due = moment + _SECOND_TERM_SECONDS
+        elif job.terms == 1:
+            _signal([(job.submission.key, job.alive)], signal.SIGTERM)
+            job.terms = 2
+            job.due = job.stop_at
+        else:  # killed, and still there: processes made in between
+            _signal([(job.submission.key, job.alive)], signal.SIGKILL)
+            job.due = moment + _SECOND_TERM_SECONDS
+
+    def _stop(self, jobs: Sequence[_Job]) -> None:
+        """Send the first polite signal, and say when the next is due."""
+        _signal([(job.submission.key, job.alive) for job in jobs], signal.SIGTERM)
+        for job in jobs:
+            job.terms = 1
+            job.stop_at = time.monotonic() + max(executor.grace_seconds for executor in job.submission.executors)
+            job.due = min(time.monotonic() + _SECOND_TERM_SECONDS, job.stop_at)
+
+    def cancel(self, handles: Collection[Handle]) -> None:
+        """Send TERM to every process of these jobs, again after 1 s, and KILL after the grace."""
+        jobs = {handle: self._jobs[handle] for handle in handles if handle in self._jobs}
+        for job in jobs.values():
+            if job.missing:
+                _abandon(job)
+        polite = {handle: job for handle, job in jobs.items() if job.alive and job.terms == 0}
+        self._stop(list(polite.values()))
+        self._timed.update(polite)
+
+    def kill(self, handles: Collection[Handle]) -> None:
+        """Send KILL to every process of these jobs."""
+        jobs = {handle: self._jobs[handle] for handle in handles if handle in self._jobs}
+        alive = {handle: job for handle, job in jobs.items() if job.alive}
+        _signal([(job.submission.key, job.alive) for job in alive.values()], signal.SIGKILL)
+        for job in alive.values():
+            job.terms = -1
+            job.due = time.monotonic() + _SECOND_TERM_SECONDS
+        self._timed.update(alive)
+
+    def wait(self, handles: Collection[Handle], timeout_seconds: float) -> Collection[Handle]:
+        """Block until a shim ends, a time-out or a grace is over, or `wake`."""
+        moment = time.monotonic()
+        dues = [due for handle in self._timed if (due := self._jobs[handle].due) is not None]
+        ended = self._watch.wait(min([timeout_seconds, *(max(0.0, due - moment) for due in dues)]))
+        changed = {self._owners[pid] for pid in ended if pid in self._owners}
+        moment = time.monotonic()
+        changed.update(handle for handle in self._timed if (self._jobs[handle].due or moment + 1) <= moment)
+        return changed
+
+    def wake(self) -> None:
+        """End a `wait` early."""
+        self._watch.wake()
+
+    def wake(self) -> None:
+        """End a `wait` early."""
+        self._watch.wake()
+
+    def release(self, handles: Collection[Handle]) -> None:
+        """Forget finished jobs; their records stay."""
+        for handle in handles:
+            job = self._jobs.pop(handle, None)
+            if job is not None:
+                del self._by_key[job.submission.key]
+                self._running.discard(handle)
+                self._timed.discard(handle)
+
+
+def _abandon(job: _Job) -> None:
+    """Give up the ranks that were never started."""
+    for member in job.members:
+        for rank in member.ranks:
+            if not rank.pid:
+                rank.give_up(Reason(ReasonKind.INTERRUPT, "never started"))
+    job.missing = False
+
+
+def _signal(jobs: Sequence[tuple[Key | None, Collection[Rank]]], number: int) -> None:
+    """Send a signal to every process of these jobs. KILL spares the shims, which write down how it ended.
+
+    A job without its key is only its ranks' sessions, so that the other ranks go on.
+    """
+    if not jobs:
+        return
+    shims = {rank.pid for _, ranks in jobs for rank in ranks}
+    spared = shims if number == signal.SIGKILL else set()
+    for found in belonging([([rank.pid for rank in ranks], _mark(key) if key else None) for key, ranks in jobs]):
+        send(found - spared, number)
+        send(found - spared, signal.SIGCONT)
+
+
+def _mark(key: Key) -> bytes:
+    return os.fsencode(f"NEMORUN_KEY={key}")
+
+
+def _environment(job: Submission, index: int) -> dict[str, str]:
+    """Return what a member's programs inherit: this process's environment, then what was declared.
+
+    Raises:
+        UsageError: a secret's source is missing here.
+    """
+    declared = {
+        name: value.reveal() if isinstance(value, Secret) else value
+        for name, value in job.members[index].environment.items()
+    }
+    return {**os.environ, **declared, "NEMORUN_KEY": str(job.key)}
+
+
+def _ranks(job: Submission, index: int, rank: int, port: int) -> dict[str, str]:
+    executor = job.executors[index]
+    nodes, per_node = getattr(executor, "nodes", 1), getattr(executor, "ntasks_per_node", 1)
+    hosts = {f"NEMORUN_MEMBER_{number}_HOST": _HOST for number in range(len(job.members))}
+    return {
+        "NEMORUN_RANK": str(rank),
+        "NEMORUN_LOCAL_RANK": str(rank % per_node),
+        "NEMORUN_NODE_RANK": str(rank // per_node),
+        "NEMORUN_NNODES": str(nodes),
+        "NEMORUN_HEAD_HOST": _HOST,
+        "NEMORUN_HEAD_PORT": str(port),
+        **hosts,
+    }
+
+
+def _free_port() -> int:
+    """Return a port that was free a moment ago, for the members' meeting point."""
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _write(path: str, content: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+        stream.write(content)
+
+
+def _refusal(error: Exception) -> Answer:
+    """Say what a failed start means: a limit of the machine passes, anything else is refused for good."""
+    if isinstance(error, UsageError):
+        return Rejected(Reason(ReasonKind.REJECTED, str(error).replace("\n ", "")))
+    if isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+        return Deferred(Reason(ReasonKind.LIMIT, f"this machine: {error.strerror}"))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Deferred(Reason(ReasonKind.LIMIT, f"the job's folder: {error.strerror}"))
+    return Rejected(Reason(ReasonKind.REJECTED, str(error)))

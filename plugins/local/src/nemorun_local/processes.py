@@ -1,0 +1,145 @@
+"""The one module that starts, finds and signals processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import attrs
+
+__all__ = ["Process", "belonging", "head_port", "inheritable_files", "processes", "send", "shell", "spawn"]
+
+_RESET = [
+    number
+    for number in (
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGPIPE,
+        signal.SIGTERM,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGCHLD,
+        getattr(signal, "SIGXFSZ", None),
+    )
+    if number is not None
+]
+
+
+@attrs.frozen
+class Process:
+    """One process of this machine and its session, from proc_pid_stat(5)."""
+
+    pid: int
+    session: int
+
+
+def shell() -> list[str]:
+    """Return the command of the smallest POSIX shell here, for the shim."""
+    dash = shutil.which("dash")
+    if dash:
+        return [dash]
+    busybox = shutil.which("busybox")
+    return [busybox, "sh"] if busybox else [shutil.which("sh") or "/bin/sh"]
+
+
+def inheritable_files() -> list[int]:
+    """Return this process's open files, beyond the standard three, that a program would inherit."""
+    try:
+        names = os.listdir("/dev/fd")
+    except OSError:
+        return []
+    found = []
+    for name in names:
+        number = int(name)
+        try:
+            if number > 2 and os.get_inheritable(number):
+                found.append(number)
+        except OSError:  # the listing's own
+            continue
+    return found
+
+
+def spawn(argv: Sequence[str], environment: Mapping[str, str], close: Collection[int]) -> int:
+    """Start a program in a session of its own, with no terminal and no open files, and return its pid. Raises OSError.
+
+    Signals that this process ignores or blocks are what they were born as: a shell cannot trap what it inherits as
+    ignored (POSIX sh, 2.11).
+    """
+    null = "/dev/null"
+    actions: list[tuple[int, int, str, int, int] | tuple[int, int]] = [
+        (os.POSIX_SPAWN_OPEN, 0, null, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, null, os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 2, null, os.O_WRONLY, 0),
+    ]
+    actions.extend((os.POSIX_SPAWN_CLOSE, number) for number in close)
+    return os.posix_spawn(
+        argv[0], argv, environment, file_actions=actions, setsid=True, setsigmask=[], setsigdef=_RESET
+    )
+
+
+def processes() -> Iterator[Process]:
+    """Yield the processes of this machine that are alive; none where there is no /proc."""
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return
+    for name in names:
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as stream:
+                fields = stream.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        if fields[0] not in (b"Z", b"X"):
+            yield Process(pid=int(name), session=int(fields[3]))
+
+
+def belonging(jobs: Sequence[tuple[Collection[int], bytes | None]]) -> list[set[int]]:
+    """Return the processes of each job, in one look at the process table.
+
+    A job is its sessions' ids and its mark: the variable, as NAME=value, that its processes inherit. A process belongs
+    to it by session or, if it made a session of its own, by the mark in its first environment (proc_pid_environ(5)).
+    """
+    found: list[set[int]] = [set() for _ in jobs]
+    sessions = {session: index for index, (own, _) in enumerate(jobs) for session in own}
+    marks = {mark: index for index, (_, mark) in enumerate(jobs) if mark is not None}
+    for process in processes():
+        owner = sessions.get(process.session)
+        if owner is None and marks:
+            owner = _marked(process.pid, marks)
+        if owner is not None:
+            found[owner].add(process.pid)
+    return found
+
+
+def _marked(pid: int, marks: Mapping[bytes, int]) -> int | None:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as stream:
+            variables = stream.read().split(b"\0")
+    except OSError:  # somebody else's, or gone
+        return None
+    return next((marks[variable] for variable in variables if variable in marks), None)
+
+
+def head_port(pid: int) -> int | None:
+    """Return the port that a running rank was given for its job's meeting point; None where it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as stream:
+            variables = stream.read().split(b"\0")
+    except OSError:
+        return None
+    prefix = b"NEMORUN_HEAD_PORT="
+    return next((int(variable.removeprefix(prefix)) for variable in variables if variable.startswith(prefix)), None)
+
+
+def send(pids: Collection[int], number: int) -> None:
+    """Send a signal to each process; one that is gone is no error."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            continue
