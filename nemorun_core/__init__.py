@@ -67,7 +67,64 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    PLACEHOLDER = 0
+    from nemorun_env import EnvVars as EnvVars
+    from nemorun_local import LocalExecutor as LocalExecutor
+
+    from nemorun_core.contracts.backend import Backend as Backend
+    from nemorun_core.contracts.backend import Document as Document
+    from nemorun_core.contracts.backend import Member as Member
+    from nemorun_core.contracts.backend import Submission as Submission
+    from nemorun_core.contracts.capabilities import Capabilities as Capabilities
+    from nemorun_core.contracts.executor import Executor as Executor
+    from nemorun_core.contracts.host import boot_id as boot_id
+    from nemorun_core.contracts.host import hostname as hostname
+    from nemorun_core.contracts.host import iso_time as iso_time
+    from nemorun_core.contracts.host import process_started as process_started
+    from nemorun_core.contracts.laws import LAWS as LAWS
+    from nemorun_core.contracts.observation import UNKNOWN as UNKNOWN
+    from nemorun_core.contracts.observation import Accepted as Accepted
+    from nemorun_core.contracts.observation import Answer as Answer
+    from nemorun_core.contracts.observation import Deferred as Deferred
+    from nemorun_core.contracts.observation import Handle as Handle
+    from nemorun_core.contracts.observation import MemberObservation as MemberObservation
+    from nemorun_core.contracts.observation import Observation as Observation
+    from nemorun_core.contracts.observation import Rejected as Rejected
+    from nemorun_core.contracts.plugin import Event as Event
+    from nemorun_core.contracts.plugin import Plugin as Plugin
+    from nemorun_core.contracts.plugin import PreparedJob as PreparedJob
+    from nemorun_core.contracts.witness import base_path as base_path
+    from nemorun_core.contracts.witness import ended_member as ended_member
+    from nemorun_core.contracts.witness import pad_outcome as pad_outcome
+    from nemorun_core.contracts.witness import rank_suffix as rank_suffix
+    from nemorun_core.contracts.witness import read_rank as read_rank
+    from nemorun_core.contracts.witness import shim_argv as shim_argv
+    from nemorun_core.errors import Defect as Defect
+    from nemorun_core.errors import ExperimentFailed as ExperimentFailed
+    from nemorun_core.errors import NemorunError as NemorunError
+    from nemorun_core.errors import StoreError as StoreError
+    from nemorun_core.errors import TransientError as TransientError
+    from nemorun_core.errors import UsageError as UsageError
+    from nemorun_core.experiment import Experiment as Experiment
+    from nemorun_core.experiment import run as run
+    from nemorun_core.hookspecs import hookimpl as hookimpl
+    from nemorun_core.model.buildable import Config as Config
+    from nemorun_core.model.buildable import Partial as Partial
+    from nemorun_core.model.definition import after_any as after_any
+    from nemorun_core.model.definition import after_failure as after_failure
+    from nemorun_core.model.key import Key as Key
+    from nemorun_core.model.key import slug as slug
+    from nemorun_core.model.records import Outcome as Outcome
+    from nemorun_core.model.secret import Secret as Secret
+    from nemorun_core.model.show import Difference as Difference
+    from nemorun_core.model.show import diff as diff
+    from nemorun_core.model.state import Condition as Condition
+    from nemorun_core.model.state import Reason as Reason
+    from nemorun_core.model.state import ReasonKind as ReasonKind
+    from nemorun_core.model.state import State as State
+    from nemorun_core.model.task import Command as Command
+    from nemorun_core.model.task import Place as Place
+    from nemorun_core.model.task import Script as Script
+    from nemorun_core.model.task import Task as Task
 else:
 
     def __getattr__(name):

@@ -113,8 +113,9 @@ class Registry:
         found = self.named(group, name)
         if found is None:
             installed = ", ".join(sorted(self._entry_points.get(group, {}))) or "none"
+            what = group.removeprefix("nemorun.").removesuffix("s")
             raise UsageError(
-                f"no {group.removeprefix('nemorun.').removesuffix('s')} {name!r} is installed (installed: {installed}).",
+                f"no {what} {name!r} is installed (installed: {installed}).",
                 hint=f"pip install nemorun-{name}",
             )
         loaded = _import(found)
@@ -231,7 +232,7 @@ class Registry:
             return structure(kinded.fields, cls)
         except MalformedRecord as error:
             raise UsageError(
-                f"the {base.__name__.lower()} {kinded.kind!r} of this experiment does not fit the installed one: {error}.",
+                f"the {base.__name__.lower()} {kinded.kind!r} does not fit the one that is installed: {error}.",
                 hint=f"Install the version it was written with: {kinded.distribution or kinded.kind}",
             ) from None
 

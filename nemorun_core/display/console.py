@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -105,10 +106,8 @@ class Console:
                 self._news.clear()
                 self._pause = _POLL_SECONDS
 
-        try:
+        with contextlib.suppress(BrokenPipeError):  # nobody reads any more; the experiment goes on
             follow(self._sources, write, finished=self._closing.is_set, rest=rest)
-        except BrokenPipeError:  # nobody reads any more; the experiment goes on
-            pass
 
     def _offsets(self) -> int:
         return sum(source.offset for source in self._known.values())

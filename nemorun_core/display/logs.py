@@ -93,7 +93,7 @@ def sources_of(
         stream: one stream only, as `out`, `err`, `out.3`; None: all.
         colour: makes the prefix of a label; None: no prefixes.
     """
-    chosen = []
+    chosen: list[Source] = []
     for incarnation in range(incarnations):
         for index, count in enumerate(ranks):
             if member is not None and index != member:

@@ -117,6 +117,7 @@ _KINDS: Mapping[str, type[Event]] = {
     kind.__name__.lower(): kind
     for kind in (Driven, Intended, Submitted, Refused, Delayed, Withdrawn, Observed, Lost, Asked, Warned)
 }
+_FIELDS = {kind: tuple(field.name for field in attrs.fields(kind)) for kind in _KINDS.values()}
 _MEMBER_FIELDS = tuple(field.name for field in attrs.fields(MemberObservation))
 _COMPACT = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -135,9 +136,8 @@ def _plain(value: object) -> object:
 def dump(event: Event, time: str, epoch: int) -> str:
     """Return the journal's line for an event, without its newline. Hand-written: a line is written for each change."""
     line: dict[str, object] = {"event": type(event).__name__.lower(), "time": time, "epoch": epoch}
-    for name in event.__slots__:
-        if name != "__weakref__":
-            line[name] = _plain(getattr(event, name))
+    for name in _FIELDS[type(event)]:
+        line[name] = _plain(getattr(event, name))
     return _COMPACT(line)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 
@@ -255,7 +256,7 @@ class Draft:
                         distribution=hook.found.distribution,
                     ) from error
         for given in job.plugins:
-            plugin = attrs.evolve(given) if attrs.has(type(given)) else given
+            plugin = copy.deepcopy(given)
             plugin.assign(self._experiment_id())
             with _Noted(changes, type(plugin).__name__, tasks, executors):
                 for task, executor in zip(tasks, executors, strict=True):
@@ -296,8 +297,11 @@ class _Noted:
     def __init__(self, changes: list[Change], by: str, tasks: Sequence[Task], executors: Sequence[Executor]) -> None:
         self._changes = changes
         self._by = by
-        self._after = (tasks, executors)
-        self._before = ([task.clone() for task in tasks], [executor.clone() for executor in executors])
+        self._after: tuple[Sequence[object], Sequence[object]] = (tasks, executors)
+        self._before: tuple[Sequence[object], Sequence[object]] = (
+            [task.clone() for task in tasks],
+            [executor.clone() for executor in executors],
+        )
 
     def __enter__(self) -> None:
         return None
@@ -305,11 +309,11 @@ class _Noted:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             return
-        lines = []
+        lines: list[str] = []
         for what, before, after in zip(("task", "executor"), self._before, self._after, strict=True):
-            for index, (old, new) in enumerate(zip(before, after, strict=True)):
+            for index, new in enumerate(after):
                 name = what if len(after) == 1 else f"{what} {index}"
-                lines.extend(f"{name} {difference}" for difference in diff(old, new))
+                lines.extend(f"{name} {difference}" for difference in diff(before[index], new))
         if lines:
             self._changes.append(Change(by=self._by, lines=tuple(lines)))
 
@@ -337,7 +341,7 @@ def _check(job: DraftJob, executors: Sequence[Executor]) -> None:
             )
 
 
-def _tasks(task: Task | Sequence[Task]) -> list[Task]:
+def _tasks(task: object) -> list[Task]:
     tasks = [task] if isinstance(task, Task) else task
     if not isinstance(tasks, (list, tuple)):
         raise UsageError(
@@ -360,9 +364,11 @@ def _default_name(tasks: Sequence[Task], group: bool) -> str:
     return f"{name}_group" if group else name
 
 
-def _plugins(plugins: Sequence[Plugin] | None) -> list[Plugin]:
+def _plugins(plugins: object) -> list[Plugin]:
     if isinstance(plugins, Plugin):
         plugins = [plugins]
+    if not isinstance(plugins, (list, tuple, type(None))):
+        raise UsageError(f"plugins: expected a list, found {_called(plugins)}.")
     for plugin in plugins or ():
         if not isinstance(plugin, Plugin):
             raise UsageError(

@@ -304,9 +304,10 @@ class Experiment:
             self._raise_failures()
 
     def _wait_for_the_end(self) -> None:
-        assert self._session is not None and self._session.engine is not None
+        session = self._running_session("wait")
+        assert session.engine is not None
         try:
-            self._session.engine.wait()
+            session.engine.wait()
         except KeyboardInterrupt:
             self._interrupted()
             raise
@@ -314,8 +315,8 @@ class Experiment:
     def _interrupted(self) -> None:
         """Cancel gracefully what runs on this machine, leave the rest running, and say so. A second interrupt leaves
         at once."""
-        session = self._session
-        assert session is not None and session.engine is not None
+        session = self._running_session("cancel")
+        assert session.engine is not None
         try:
             here, elsewhere = session.cancel_local(ReasonKind.INTERRUPT)
             goes_on = f"; {elsewhere} go on elsewhere, follow: {self._command('status')}" if elsewhere else ""

@@ -62,7 +62,7 @@ class Session:
         ids = [one.id for one in self.definition.jobs]
         if isinstance(job, str) and job in ids:
             return job
-        number = int(job) if isinstance(job, int) or (isinstance(job, str) and job.isdigit()) else -1
+        number = job if isinstance(job, int) else int(job) if job.isdecimal() else -1
         if 0 <= number < len(ids):
             return ids[number]
         near = difflib.get_close_matches(str(job), ids, n=1)

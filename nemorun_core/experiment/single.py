@@ -33,8 +33,8 @@ def run(
 
     The other arguments are those of `Experiment.add` and `Experiment.run`, with the same errors.
     """
-    title = name or (task.default_name() if isinstance(task, Task) else "")
-    with Experiment(title or "run", executor) as experiment:
+    title = name or (task.default_name() if isinstance(task, Task) else "run")  # `add` refuses what is no task
+    with Experiment(title, executor) as experiment:
         experiment.add(task, name=name, plugins=plugins)
         if dryrun:
             experiment.dryrun()

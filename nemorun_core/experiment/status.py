@@ -33,7 +33,7 @@ def overall_state(graph: Graph) -> str:
         return "UNSUBMITTED" if states == {State.UNSUBMITTED} else "RUNNING"
     for state in (State.LOST, State.FAILED, State.CANCELLED, State.SKIPPED):
         if state in states:
-            return state.value
+            return str(state)
     return "SUCCEEDED"
 
 

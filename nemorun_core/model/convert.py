@@ -54,7 +54,7 @@ def _make() -> cattrs.Converter:
     made.register_unstructure_hook(pathlib.PurePath, str)
     made.register_unstructure_hook(frozenset, lambda items: sorted(made.unstructure(item) for item in items))
     made.register_unstructure_hook_func(
-        lambda kind: typing.get_origin(kind) is frozenset,
+        lambda kind: getattr(kind, "__origin__", None) is frozenset,
         lambda items: sorted(made.unstructure(item) for item in items),
     )
     return made

@@ -151,6 +151,10 @@ def _environment(values: object) -> dict[str, str | Secret]:
     return dict(values)
 
 
+def _metadata(values: Mapping[str, object]) -> dict[str, object]:
+    return dict(values)
+
+
 @attrs.define(repr=False)
 class Script(Task):
     """A program to run: a file, or text given inline.
@@ -174,7 +178,7 @@ class Script(Task):
     env: dict[str, str | Secret] = attrs.field(factory=dict, kw_only=True, converter=_environment)
     entrypoint: str = attrs.field(default="bash", kw_only=True)
     m: bool = attrs.field(default=False, kw_only=True)
-    metadata: dict[str, object] = attrs.field(factory=dict, kw_only=True, converter=dict)
+    metadata: dict[str, object] = attrs.field(factory=dict, kw_only=True, converter=_metadata)
 
     def __attrs_post_init__(self) -> None:
         self._check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 
@@ -90,19 +91,18 @@ class JournalReader:
         Raises:
             StoreError: it cannot be read.
         """
-        with guarded("read", self._path):
+        with guarded("read", self._path), contextlib.ExitStack() as stack:
             try:
-                stream = open(self._path, "rb")
+                stream = stack.enter_context(open(self._path, "rb"))
             except FileNotFoundError:
                 return
-            with stream:
-                stream.seek(self._offset)
-                for line in stream:
-                    if not line.endswith(b"\n"):
-                        break
-                    self._offset += len(line)
-                    self.line_number += 1
-                    yield line.decode("utf-8", "replace").rstrip("\n")
+            stream.seek(self._offset)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                self.line_number += 1
+                yield line.decode("utf-8", "replace").rstrip("\n")
 
     def corrupt(self, why: str) -> StoreError:
         """Return the error for the line just read."""

@@ -176,7 +176,7 @@ class Home:
             )
         if not os.path.exists(os.path.join(path, _DEFINITION)):
             raise UsageError(
-                f"{path} is no experiment of nemorun: it holds no {_DEFINITION}. It was never run, or is another tool's.",
+                f"{path} is no experiment of nemorun: it holds no {_DEFINITION}. Never run, or another tool's.",
                 hint="`nemorun experiment list` shows what is there.",
             )
         return Folder(path)

@@ -129,9 +129,8 @@ class LocalBackend(Backend):
         started: list[Rank] = []
         try:
             os.makedirs(job.folder, mode=0o700, exist_ok=True)
-            for member in job.members:
-                for name, content in member.files.items():
-                    _write(os.path.join(job.folder, name), content)
+            for name, content in (file for member in job.members for file in member.files.items()):
+                _write(os.path.join(job.folder, name), content)
             port = _free_port()
             for index, member in enumerate(members):
                 for rank in member.ranks:
@@ -318,10 +317,6 @@ class LocalBackend(Backend):
         moment = time.monotonic()
         changed.update(handle for handle in self._timed if (self._jobs[handle].due or moment + 1) <= moment)
         return changed
-
-    def wake(self) -> None:
-        """End a `wait` early."""
-        self._watch.wake()
 
     def wake(self) -> None:
         """End a `wait` early."""

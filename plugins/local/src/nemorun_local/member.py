@@ -77,7 +77,7 @@ class Rank:
         self.ended = time.time()
 
     def adopt(self) -> bool:
-        """Take in what another driver started; return whether its start was claimed. `ended` says whether it is over."""
+        """Take in what another driver started; return whether its start was claimed."""
         witness = read_rank(self.base, self.suffix)
         self.outcome = witness.outcome
         self.started = witness.started or 0.0

@@ -62,7 +62,7 @@ def inheritable_files() -> list[int]:
     return found
 
 
-def spawn(argv: Sequence[str], environment: Mapping[str, str], close: Collection[int]) -> int:
+def spawn(argv: list[str], environment: Mapping[str, str], close: Collection[int]) -> int:
     """Start a program in a session of its own, with no terminal and no open files, and return its pid. Raises OSError.
 
     Signals that this process ignores or blocks are what they were born as: a shell cannot trap what it inherits as

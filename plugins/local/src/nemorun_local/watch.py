@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import threading
@@ -65,8 +66,7 @@ class Watch:
         ended = []
         for key, _ in self._selector.select(timeout_seconds):
             if key.data is None:
-                with_bytes = os.read(self._wake_reading, 4096)
-                assert with_bytes
+                os.read(self._wake_reading, 4096)
                 continue
             pid = key.data
             self.forget(pid)
@@ -79,10 +79,8 @@ class Watch:
 
     def wake(self) -> None:
         """End a `wait` early, from any thread."""
-        try:
+        with contextlib.suppress(OSError):  # full: it is awake already
             os.write(self._wake_writing, b".")
-        except (BlockingIOError, OSError):
-            pass
 
     def close(self) -> None:
         """Stop watching everything."""
