@@ -1,16 +1,12 @@
 """Entry points become classes and hook modules: read as data, imported when their name is used, guarded, reported."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, TypeVar
-
-import attrs
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from nemorun_core.errors import Defect, UsageError
 from nemorun_core.model.definition import Kinded
@@ -39,8 +35,7 @@ GROUPS = (
 _SWITCH = "NEMORUN_PLUGINS_DISABLE"
 
 
-@attrs.frozen(kw_only=True)
-class Found:
+class Found(NamedTuple):
     """One entry point: its name, where its class is, and the distribution (`name version`) that brings it."""
 
     name: str
@@ -52,8 +47,7 @@ class Found:
         return self.value.rpartition(":")[2]
 
 
-@attrs.frozen(kw_only=True)
-class Hook:
+class Hook(NamedTuple):
     """One implementation of one hook."""
 
     found: Found
@@ -186,18 +180,23 @@ class Registry:
             raise UsageError(f"{kinded.kind} is no class.")
         return value
 
-    def record_task(self, task: Task) -> Kinded:
+    def record_task(self, task: "Task") -> Kinded:
         """Write a task as a record. Raises UsageError, with the path, for what JSON cannot hold."""
         kind, distribution = self._task_kind(type(task))
         return Kinded(kind=kind, distribution=distribution, fields=task.to_record())
 
-    def read_task(self, kinded: Kinded) -> Task:
+    def read_task(self, kinded: Kinded) -> "Task":
         """Make a task of its record; nothing that it refers to is imported."""
-        from nemorun_core.model.buildable import Partial
         from nemorun_core.model.task import Script, Task
 
-        core: dict[str, type[Task]] = {"script": Script, "partial": Partial}
-        cls = core.get(kinded.kind) or self.resolve("nemorun.tasks", kinded)
+        if kinded.kind == "script":
+            cls: type = Script
+        elif kinded.kind == "partial":
+            from nemorun_core.model.buildable import Partial
+
+            cls = Partial
+        else:
+            cls = self.resolve("nemorun.tasks", kinded)
         if not issubclass(cls, Task):
             raise UsageError(f"{kinded.kind} is no task.")
         return cls.from_record(kinded.fields)
@@ -209,13 +208,13 @@ class Registry:
         kind, distribution = self.kind(group, type(value))
         return Kinded(kind=kind, distribution=distribution, fields=converter.unstructure(value))
 
-    def read_executor(self, kinded: Kinded) -> Executor:
+    def read_executor(self, kinded: Kinded) -> "Executor":
         """Make an executor of its record. Raises UsageError if its class is not installed."""
         from nemorun_core.contracts.executor import Executor
 
         return self._read("nemorun.executors", kinded, Executor)
 
-    def read_plugin(self, kinded: Kinded) -> Plugin:
+    def read_plugin(self, kinded: Kinded) -> "Plugin":
         """Make a plugin of its record. Raises UsageError if its class is not installed."""
         from nemorun_core.contracts.plugin import Plugin
 
@@ -297,17 +296,20 @@ class Registry:
         return dict(sorted(pairs))
 
 
-def _in_order(implementations: list[pluggy.HookImpl], by_name: Mapping[str, Found]) -> Iterator[Hook]:
-    def place(implementation: pluggy.HookImpl) -> tuple[int, str]:
+def _in_order(implementations: "list[pluggy.HookImpl]", by_name: Mapping[str, Found]) -> Iterator[Hook]:
+    def place(implementation: "pluggy.HookImpl") -> tuple[int, str]:
         return (-1 if implementation.tryfirst else 1 if implementation.trylast else 0, implementation.plugin_name)
 
     for implementation in sorted(implementations, key=place):
         yield Hook(found=by_name[implementation.plugin_name], call=implementation.function)
 
 
-def _distribution(point: EntryPoint) -> str:
-    distribution = point.dist
-    return f"{distribution.name} {distribution.version}" if distribution is not None else "unknown 0"
+def _distribution(point: "EntryPoint") -> str:
+    # Read here: `Distribution.name` loads the whole parser of e-mails for these two lines, on each start of ours.
+    text = (point.dist.read_text("METADATA") or point.dist.read_text("PKG-INFO") or "") if point.dist else ""
+    head, _, _ = text.partition("\n\n")
+    fields = dict(line.split(": ", 1) for line in head.splitlines() if line.startswith(("Name: ", "Version: ")))
+    return f"{fields.get('Name', 'unknown')} {fields.get('Version', '0')}"
 
 
 def _import(found: Found) -> object:

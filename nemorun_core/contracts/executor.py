@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Executor"]
 
+_IMMUTABLE = frozenset({bool, bytes, float, frozenset, int, str, type(None)})
+
 # Fields of the base that no released backend honours yet; each leaves this table with the step that brings it.
 _LATER: Mapping[str, str] = {
     "retries": "retries come with the detached driver",
@@ -81,7 +83,12 @@ class Executor:
 
     def clone(self) -> Self:
         """Return an equal executor that shares nothing mutable with this one."""
-        return copy.deepcopy(self)
+        made = copy.copy(self)
+        for field in attrs.fields(type(self)):
+            value = getattr(self, field.name)
+            if type(value) not in _IMMUTABLE:
+                object.__setattr__(made, field.name, copy.deepcopy(value))
+        return made
 
     def ranks(self) -> int:
         """Return how many processes one member has here. Streams of rank r > 0 are named `out.r` and `err.r`."""

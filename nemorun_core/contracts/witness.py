@@ -1,9 +1,8 @@
 """What a job's folder says of one member: the shim's records, put together over its ranks."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import attrs
 
@@ -62,8 +61,7 @@ def pad_outcome(base: str, suffix: str) -> None:
         os.close(handle)
 
 
-@attrs.frozen
-class RankWitness:
+class RankWitness(NamedTuple):
     """The records of one rank.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,7 +14,9 @@ from rich.text import Text
 from nemorun_core.engine.state import Graph, Job
 from nemorun_core.model.state import State
 
-__all__ = ["LiveTable", "status_table"]
+__all__ = ["LiveTable", "follow_table", "status_table"]
+
+_REDRAW_SECONDS = 1.0
 
 _STYLES = {
     State.UNSUBMITTED: "dim",
@@ -67,9 +69,30 @@ def status_table(graph: Graph, *, rows: int, now: float) -> RenderableType:
         )
     if len(shown) == len(jobs):
         return table
-    counts = Counter(job.state for job in jobs)
-    summary = ", ".join(f"{count} {state.value}" for state, count in counts.items())
-    return Group(table, Text(f"{len(jobs)} jobs: {summary}", style="bold"))
+    return Group(table, Text(f"{len(jobs)} jobs: {_summary(jobs)}", style="bold"))
+
+
+def _summary(jobs: Sequence[Job]) -> str:
+    """Count jobs by state, and those of one state by the kind of their reason."""
+    states = Counter(job.state for job in jobs)
+    kinds = Counter((job.state, job.reason.kind.value) for job in jobs if job.reason)
+    parts = []
+    for state, count in states.items():
+        why = ", ".join(f"{number} {kind}" for (of, kind), number in kinds.most_common(3) if of is state)
+        parts.append(f"{count} {state.value}{f' ({why})' if why else ''}")
+    return ", ".join(parts)
+
+
+def follow_table(graph: Callable[[], Graph], *, is_over: Callable[[Graph], bool]) -> None:
+    """Show the table on the terminal, redrawn once a second, until `is_over`; its last form stays."""
+    console = Console()
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            now = graph()
+            live.update(status_table(now, rows=max(3, console.size.height - 3), now=time.time()), refresh=True)
+            if is_over(now):
+                return
+            time.sleep(_REDRAW_SECONDS)
 
 
 class LiveTable:

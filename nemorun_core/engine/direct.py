@@ -56,7 +56,7 @@ def run_directly(definition: Definition, folder: Folder, registry: Registry, tas
         return [job for act, job in actions if act is Act.SUBMIT]
 
     try:
-        record(Driven(lock.epoch, hostname(), os.getpid()))
+        record(Driven(hostname(), os.getpid()))
         ready = [job for _, job in graph.begin()]
         while ready:
             job = min(ready, key=lambda one: one.index)

@@ -168,7 +168,7 @@ class Engine:
     def _begin(self) -> None:
         self.view.advance()
         self._journal = JournalWriter(self._folder.journal)
-        self._record(Driven(self._lock.epoch, hostname(), os.getpid()))
+        self._record(Driven(hostname(), os.getpid()))
         doubted: dict[Worker, list[tuple[tuple[str, int], str | None]]] = {}
         for job in self.graph.resume():
             if job.intended:

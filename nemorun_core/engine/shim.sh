@@ -1,71 +1,86 @@
 # The shim: claims one start, runs one program, writes one outcome. POSIX sh; starts no process but the program.
+# Its own variables begin with NEMORUN_, which no user's may: the program sees the environment as it was given.
 # Arguments: BASE SUFFIX CWD STDERR FORWARD PLACE PROGRAM [ARGUMENT...]
 #   BASE     path of <attempt>.<incarnation>.<member> in the job's folder; SUFFIX is '' for rank 0, .r for rank r
 #   STDERR   'apart' writes the program's standard error to .err, anything else joins it to .out
 #   FORWARD  'forward' passes noted signals on to the program (in containers, where PID 1 alone gets them)
 #   PLACE    'host=... boot=...' where the submitter knows them, '-' to look them up here
-base=$1 suffix=$2 cwd=$3 stderr=$4 forward=$5 place=$6
+NEMORUN_base=$1 NEMORUN_suffix=$2 NEMORUN_cwd=$3 NEMORUN_stderr=$4 NEMORUN_forward=$5 NEMORUN_place=$6
 shift 6
 
-noted= interruptions=0 program=
+NEMORUN_noted= NEMORUN_interruptions=0 NEMORUN_program=
 note() {
-    interruptions=$((interruptions + 1))
-    case ",$noted," in *",$1,"*) ;; *) noted="${noted:+$noted,}$1" ;; esac
-    if [ "$forward" = forward ] && [ -n "$program" ]; then kill -s "$1" "$program" 2>/dev/null; fi
+    NEMORUN_interruptions=$((NEMORUN_interruptions + 1))
+    case ",$NEMORUN_noted," in *",$1,"*) ;; *) NEMORUN_noted="${NEMORUN_noted:+$NEMORUN_noted,}$1" ;; esac
+    [ "$NEMORUN_forward" = forward ] && [ -n "$NEMORUN_program" ] && kill -s "$1" "$NEMORUN_program" 2>/dev/null
+    :
 }
 trap 'note TERM' TERM
 trap 'note HUP' HUP
 trap 'note USR1' USR1
 trap 'note USR2' USR2
 
-uptime() { { read -r now idle </proc/uptime; } 2>/dev/null || now=unknown; }
+uptime() { { read -r NEMORUN_now NEMORUN_idle </proc/uptime; } 2>/dev/null || NEMORUN_now=unknown; }
 
-if [ "$place" = - ]; then
-    { read -r host </proc/sys/kernel/hostname; } 2>/dev/null || host=unknown
-    { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null || boot=unknown
-    place="host=$host boot=$boot"
+if [ "$NEMORUN_place" = - ]; then
+    { read -r NEMORUN_host </proc/sys/kernel/hostname; } 2>/dev/null || NEMORUN_host=unknown
+    { read -r NEMORUN_boot </proc/sys/kernel/random/boot_id; } 2>/dev/null || NEMORUN_boot=unknown
+    NEMORUN_place="host=$NEMORUN_host boot=$NEMORUN_boot"
 fi
 
 # The first incarnation's outcome file was padded by the submitter; a scheduler's restart pads its own, or runs nothing.
-outcome="$base.outcome$suffix"
-if ! [ -s "$outcome" ]; then
-    padding='                                                                '
-    padding="$padding$padding$padding$padding"
-    { printf '%s\n' "$padding" || exit 125; } >>"$outcome" || exit 125
+NEMORUN_outcome="$NEMORUN_base.outcome$NEMORUN_suffix"
+if ! [ -s "$NEMORUN_outcome" ]; then
+    NEMORUN_padding='                                                                '
+    NEMORUN_padding="$NEMORUN_padding$NEMORUN_padding$NEMORUN_padding$NEMORUN_padding"
+    { printf '%s\n' "$NEMORUN_padding" || exit 125; } >>"$NEMORUN_outcome" || exit 125
 fi
 
 # The claim is the creation of the start record: exactly one of any number of racing shims makes it. Its text may be
 # missing on a full disk, and the program runs all the same.
-claimed=
+NEMORUN_claimed=
 uptime
 set -C
 {
-    claimed=1
-    printf 'nemorun-start 1 pid=%s uptime=%s %s end\n' "$$" "$now" "$place"
-} 2>/dev/null >"$base.start$suffix"
+    NEMORUN_claimed=1
+    printf 'nemorun-start 1 pid=%s uptime=%s %s end\n' "$$" "$NEMORUN_now" "$NEMORUN_place"
+} 2>/dev/null >"$NEMORUN_base.start$NEMORUN_suffix"
 set +C
-[ -n "$claimed" ] || exit 125
+[ -n "$NEMORUN_claimed" ] || exit 125
 
-if [ "$stderr" = apart ]; then
-    { cd "$cwd" && exec "$@" || exit 126; } </dev/null >"$base.out$suffix" 2>"$base.err$suffix" &
+if [ "$NEMORUN_stderr" = apart ]; then
+    { cd "$NEMORUN_cwd" && exec "$@" || exit 126; } \
+        </dev/null >"$NEMORUN_base.out$NEMORUN_suffix" 2>"$NEMORUN_base.err$NEMORUN_suffix" &
 else
-    { cd "$cwd" && exec "$@" || exit 126; } </dev/null >"$base.out$suffix" 2>&1 &
+    { cd "$NEMORUN_cwd" && exec "$@" || exit 126; } </dev/null >"$NEMORUN_base.out$NEMORUN_suffix" 2>&1 &
 fi
-program=$!
+NEMORUN_program=$!
 
-# A wait that a signal interrupts says 128 + signal; it is believed only when the next one, undisturbed, agrees.
-wait "$program"
-code=$?
-while :; do
-    before=$interruptions
-    wait "$program"
-    again=$?
-    if [ "$again" = "$code" ] && [ "$before" = "$interruptions" ]; then break; fi
-    code=$again
+# A wait that a signal interrupts says 128 + signal. So it is repeated while the program is there; then the signals are
+# ignored, and the last wait, which nothing can interrupt, is believed.
+wait "$NEMORUN_program"
+NEMORUN_code=$? NEMORUN_agreed=0
+while [ "$NEMORUN_interruptions" -gt 0 ] && [ "$NEMORUN_code" -gt 128 ] && [ "$NEMORUN_agreed" -lt 3 ] &&
+    kill -0 "$NEMORUN_program" 2>/dev/null; do
+    NEMORUN_before=$NEMORUN_interruptions
+    wait "$NEMORUN_program"
+    NEMORUN_again=$?
+    if [ "$NEMORUN_again" = "$NEMORUN_code" ] && [ "$NEMORUN_before" = "$NEMORUN_interruptions" ]; then
+        NEMORUN_agreed=$((NEMORUN_agreed + 1))
+    else
+        NEMORUN_agreed=0
+    fi
+    NEMORUN_code=$NEMORUN_again
 done
-case $code in -*) code=unknown ;; esac
+if [ "$NEMORUN_interruptions" -gt 0 ]; then
+    trap '' TERM HUP USR1 USR2
+    wait "$NEMORUN_program"
+    NEMORUN_code=$?
+fi
+case $NEMORUN_code in -*) NEMORUN_code=unknown ;; esac
 
 uptime
-printf 'nemorun-outcome 1 code=%s signals=%s uptime=%s end\n' "$code" "${noted:-none}" "$now" 1<>"$outcome"
-[ "$code" = unknown ] && exit 125
-exit "$code"
+printf 'nemorun-outcome 1 code=%s signals=%s uptime=%s end\n' \
+    "$NEMORUN_code" "${NEMORUN_noted:-none}" "$NEMORUN_now" 1<>"$NEMORUN_outcome"
+[ "$NEMORUN_code" = unknown ] && exit 125
+exit "$NEMORUN_code"

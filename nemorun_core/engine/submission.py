@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from importlib.resources import files
 
 from nemorun_core.contracts.backend import Member, Submission
 from nemorun_core.contracts.executor import Executor
@@ -30,17 +29,24 @@ def write_support(folder: Folder, objects: Mapping[str, bytes]) -> None:
     """
     make_folder(folder.support)
     for name in _SUPPORT:
-        text = files("nemorun_core.engine").joinpath(name).read_bytes()
-        write_atomically(os.path.join(folder.support, name), text, sync=False)
+        _copy(os.path.join(os.path.dirname(__file__), name), folder.support)
     if not objects:
         return
     make_folder(folder.objects)
     for digest, content in objects.items():
         write_atomically(os.path.join(folder.objects, digest), content, sync=False)
+    import cloudpickle  # type: ignore[import-untyped]
+
+    package = os.path.dirname(cloudpickle.__file__)
     make_folder(os.path.join(folder.support, "cloudpickle"))
-    for source in files("cloudpickle").iterdir():
-        if source.name.endswith(".py"):
-            write_atomically(os.path.join(folder.support, "cloudpickle", source.name), source.read_bytes(), sync=False)
+    for name in os.listdir(package):
+        if name.endswith(".py"):
+            _copy(os.path.join(package, name), os.path.join(folder.support, "cloudpickle"))
+
+
+def _copy(source: str, folder: str) -> None:
+    with open(source, "rb") as stream:
+        write_atomically(os.path.join(folder, os.path.basename(source)), stream.read(), sync=False)
 
 
 class Builder:

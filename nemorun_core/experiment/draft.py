@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 
 import attrs
@@ -21,7 +20,6 @@ from nemorun_core.model.definition import (
     check_name,
     job_folder,
 )
-from nemorun_core.model.show import diff
 from nemorun_core.model.state import Condition, Until
 from nemorun_core.model.task import Task
 from nemorun_core.registry import Registry
@@ -212,6 +210,8 @@ class Draft:
             return ()
         if isinstance(dependencies, (str, Edge)):
             dependencies = [dependencies]
+        if not isinstance(dependencies, Iterable):
+            raise UsageError(f"dependencies: expected a list of ids, found {_called(dependencies)}.")
         edges: dict[tuple[str, Condition], Edge] = {}
         for given in dependencies:
             edge = Edge(given) if isinstance(given, str) else given
@@ -221,6 +221,8 @@ class Draft:
                     hint="Use dependencies=[id1, run.after_any(id2)].",
                 )
             if edge.upstream not in self.jobs:
+                import difflib
+
                 near = difflib.get_close_matches(edge.upstream, self.jobs, n=1)
                 raise UsageError(
                     f"dependencies: there is no job {edge.upstream!r} in this experiment yet.",
@@ -312,6 +314,10 @@ class _Noted:
         lines: list[str] = []
         for what, before, after in zip(("task", "executor"), self._before, self._after, strict=True):
             for index, new in enumerate(after):
+                if new == before[index]:
+                    continue
+                from nemorun_core.model.show import diff
+
                 name = what if len(after) == 1 else f"{what} {index}"
                 lines.extend(f"{name} {difference}" for difference in diff(before[index], new))
         if lines:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import secrets
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Experiment"]
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_SHORT_LEVELS = {"WARN": "WARNING", "FATAL": "CRITICAL"}  # as in Python's logging
 
 
 class Experiment:
@@ -60,17 +60,18 @@ class Experiment:
         base_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self._title = check_name(title, "title")
-        if str(log_level).upper() not in _LEVELS:
+        level = _SHORT_LEVELS.get(str(log_level).upper(), str(log_level).upper())
+        if level not in _LEVELS:
             raise UsageError(f"log_level={log_level!r}: expected one of {', '.join(_LEVELS)}.")
         self._executor = executor
         self._wanted_id = check_name(id, "id") if id is not None else None
-        self._quiet = _LEVELS.index(str(log_level).upper()) > 1
+        self._quiet = _LEVELS.index(level) > 1
         self._registry: Registry = default_registry()
         self._base_dir = base_dir
         self._home = Home.locate(base_dir)
         self._id: str | None = None
         self._folder: Folder | None = None
-        self._nonce = secrets.token_hex(8)
+        self._nonce = os.urandom(8).hex()
         self._draft = Draft(self._registry, self._title, lambda: self.id)
         self._session: Session | None = None
         self._console: Console | None = None
@@ -417,7 +418,7 @@ class Experiment:
             raise UsageError(f"{self.id} still runs.", hint="Wait for it, or cancel its jobs.")
         jobs = self._given_jobs(resolved=True)
         self._id = self._folder = self._session = self._wanted_id = None
-        self._nonce = secrets.token_hex(8)
+        self._nonce = os.urandom(8).hex()
         self._draft = Draft(self._registry, self._title, lambda: self.id)
         self._draft.restore(jobs)
         return self

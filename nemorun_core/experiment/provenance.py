@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import platform
 import sys
 from collections.abc import Mapping
 
@@ -20,7 +18,7 @@ def collect(registry: Registry, experiment: Mapping[str, str]) -> dict[str, obje
 
     facts: dict[str, object] = {
         "nemorun": __version__,
-        "python": platform.python_version(),
+        "python": ".".join(map(str, sys.version_info[:3])),
         "executable": sys.executable,
         "host": hostname(),
         "user": _user(),
@@ -54,7 +52,9 @@ def import_path() -> tuple[str, ...]:
 
 
 def _user() -> str:
+    import pwd
+
     try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return str(os.getuid())

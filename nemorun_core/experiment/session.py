@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 
 from nemorun_core.display.console import prefixes
 from nemorun_core.display.logs import Source, binary, compiled, follow, last_lines, sources_of
-from nemorun_core.engine.loop import Engine
+from nemorun_core.engine.loop import Engine, View
 from nemorun_core.engine.settle import driver_lives, look
 from nemorun_core.engine.state import Graph, Job
 from nemorun_core.engine.submission import Builder
@@ -20,6 +20,7 @@ from nemorun_core.model.definition import Definition
 from nemorun_core.model.state import ReasonKind, State
 from nemorun_core.registry import Registry
 from nemorun_core.store.layout import Folder
+from nemorun_core.store.lock import Lock, driver_of
 from nemorun_core.store.requests import Request, Requests
 
 __all__ = ["Session"]
@@ -37,6 +38,8 @@ class Session:
         self.registry = registry
         self.engine = engine
         self._builder = Builder(definition, folder, registry)
+        self._view: View | None = None
+        self._looking = threading.Lock()
 
     @property
     def drives(self) -> bool:
@@ -47,11 +50,21 @@ class Session:
         """Return the state now: the driver's own in its process, else what the records say. Raises StoreError."""
         if self.engine is not None and (self.drives or self.engine.error is None):
             return self.engine.graph
-        return look(self.definition, self.folder, self.registry).graph
+        with self._looking:  # what was read once is only read on from there
+            if self._view is None or (self._view.graph.open and not driver_lives(self.folder)):
+                self._view = look(self.definition, self.folder, self.registry)
+            else:
+                self._view.advance()
+            return self._view.graph
 
-    def status(self) -> dict[str, JobStatus]:
-        """Return the status of each job, in the order of `add`."""
-        return status_of(self.definition, self.folder, self.graph())
+    def status(self, graph: Graph | None = None) -> dict[str, JobStatus]:
+        """Return the status of each job, in the order of `add`: now, or as it stands in `graph`."""
+        return status_of(self.definition, self.folder, graph or self.graph())
+
+    def driver(self) -> dict[str, str | int] | None:
+        """Return host and pid of the process that drives the experiment, None if there is none."""
+        record = driver_of(self.folder.lock) if driver_lives(self.folder) else None
+        return {"host": record.host, "pid": record.pid} if record else None
 
     def is_orphaned(self, graph: Graph) -> bool:
         """Whether work is left and nobody drives."""
@@ -65,6 +78,8 @@ class Session:
         number = job if isinstance(job, int) else int(job) if job.isdecimal() else -1
         if 0 <= number < len(ids):
             return ids[number]
+        import difflib
+
         near = difflib.get_close_matches(str(job), ids, n=1)
         listed = ", ".join(map(repr, ids[:10])) + (", …" if len(ids) > 10 else "")
         raise UsageError(
@@ -108,6 +123,41 @@ class Session:
             rest = pause if deadline is None else min(pause, max(0.0, deadline - time.monotonic()))
             time.sleep(rest)
             pause = min(2 * pause, 0.5)
+
+    def check_resumable(self, *, take_over: bool = False) -> None:
+        """Make sure that a new driver has something to do here, and no other is in its way.
+
+        Raises:
+            UsageError: nothing is left, the jobs ran inside their own process, or a driver lives; says which.
+        """
+        graph, name = self.graph(), self.definition.id
+        if not graph.open:
+            raise UsageError(f"{name} has ended: nothing is left to resume.", hint=f"nemorun experiment rerun {name}")
+        if self.definition.direct:
+            raise UsageError(
+                f"{name} ran inside its own process, which cannot be resumed.", hint=f"nemorun experiment rerun {name}"
+            )
+        if not take_over and (driver := self.driver()):
+            raise UsageError(
+                f"{name} is driven by process {driver['pid']} on {driver['host']}.",
+                hint=f"nemorun experiment status {name} -f follows it; --take-over stops that driver.",
+            )
+
+    def take_up(self, *, take_over: bool = False) -> Engine:
+        """Take the lock and return the engine that goes on with the experiment in this process, not started yet.
+
+        Raises:
+            UsageError: as `check_resumable`; StoreError: another process took the lock meanwhile, or the disk refused.
+        """
+        self.check_resumable(take_over=take_over)
+        lock = Lock(self.folder.lock)
+        if not lock.acquire(take_over=take_over):
+            raise StoreError(
+                f"another process took {self.folder.path} up.",
+                hint=f"nemorun experiment status {self.definition.id} -f",
+            )
+        self.engine = Engine(self.definition, self.folder, self.registry, lock)
+        return self.engine
 
     def cancel_local(self, kind: ReasonKind) -> tuple[int, int]:
         """Cancel what runs on this machine; return how many jobs that is, and how many go on elsewhere."""

@@ -205,9 +205,10 @@ class Partial(_Buildable, Task, Generic[T]):
         Raises:
             MalformedRecord: it is not what `to_record` writes.
         """
-        from nemorun_core.model.values import MalformedRecord, decode
+        from nemorun_core.model.decoding import decode
+        from nemorun_core.model.records import malformed
 
         task = decode(record)
         if not isinstance(task, cls):
-            raise MalformedRecord("$.root", "a partial", record.get("root"))
+            raise malformed("$.root", "a partial", record.get("root"))
         return task

@@ -9,24 +9,14 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from nemorun_core.model.graph import MAXIMUM_NESTING, Node, Trail, new_node, path_of
+from nemorun_core.model.records import MalformedRecord, malformed
 from nemorun_core.model.target import EnumMember, Pickled, Reference
 
-__all__ = ["PATHS", "MalformedRecord", "decode", "decode_plain"]
+__all__ = ["PATHS", "decode"]
 
 PATHS = {"Path": pathlib.Path, "PurePosixPath": pathlib.PurePosixPath, "PureWindowsPath": pathlib.PureWindowsPath}
 
 K = TypeVar("K")
-
-
-class MalformedRecord(ValueError):
-    """A record is not what nemorun writes: expected and found, at a path such as `$.nodes[2].kwargs`."""
-
-    def __init__(self, path: str, expected: str, found: object) -> None:
-        shown = repr(found)
-        super().__init__(f"{path}: expected {expected}, found {shown[:80] + '…' if len(shown) > 80 else shown}")
-        self.path = path
-        self.expected = expected
-        self.found = found
 
 
 def decode(record: Mapping[str, object]) -> object:
@@ -36,11 +26,6 @@ def decode(record: Mapping[str, object]) -> object:
         MalformedRecord: it is not what `encode` writes.
     """
     return _Decoder(record).run()
-
-
-def decode_plain(data: object, name: str) -> object:
-    """Read what `encode_plain` wrote."""
-    return _Decoder({}).value(data, (None, None, name))
 
 
 class _Decoder:
@@ -150,4 +135,4 @@ class _Decoder:
 
 
 def _malformed(trail: Trail, expected: str, found: object) -> MalformedRecord:
-    return MalformedRecord(path_of(trail), expected, found)
+    return malformed(path_of(trail), expected, found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from nemorun_core.errors import UsageError
@@ -10,7 +9,6 @@ from nemorun_core.model.secret import Secret
 
 __all__ = ["check_environment", "check_text"]
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OURS = "NEMORUN_"
 
 
@@ -35,7 +33,7 @@ def check_environment(environment: Mapping[str, str | Secret], where: str) -> No
     if not isinstance(environment, Mapping):
         raise UsageError(f"{where}: expected a dict of names to text, found {type(environment).__name__}.")
     for name, value in environment.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not (name.isascii() and name.isidentifier()):
             raise UsageError(
                 f"{where}: {name!r} is no name of an environment variable.",
                 hint="Use letters, digits and '_', not beginning with a digit.",

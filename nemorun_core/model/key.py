@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 import string
 
 import attrs
@@ -17,6 +16,7 @@ DNS_ALPHABET = string.ascii_lowercase + string.digits + "-"
 """What Kubernetes takes in names (RFC 1123 labels)."""
 
 _DIGEST_CHARACTERS = 13
+_PLAIN = frozenset(NAME_ALPHABET + " ")
 
 
 def slug(text: str, limit: int = 63, alphabet: str = NAME_ALPHABET, *, readable: str | None = None) -> str:
@@ -38,8 +38,8 @@ def slug(text: str, limit: int = 63, alphabet: str = NAME_ALPHABET, *, readable:
 
 def folder_name(name: str, limit: int, *, reserved: frozenset[str] = frozenset()) -> str:
     """Return the folder for a title or job name: the name itself where that is safe on any file system, else a slug."""
-    pattern = rf"(?![. -])[A-Za-z0-9._ -]{{1,{limit}}}(?<![. ])"
-    if re.fullmatch(pattern, name) and name not in reserved:
+    plain = 0 < len(name) <= limit and name[0] not in ". -" and name[-1] not in ". " and _PLAIN.issuperset(name)
+    if plain and name not in reserved:
         return name
     return slug(name, limit)
 

@@ -1,27 +1,25 @@
 """What the shim writes: the start and the outcome of one rank, parsed. Pure text, no files."""
 
-from __future__ import annotations
+from typing import NamedTuple
 
-import re
-
-import attrs
-
-__all__ = ["OUTCOME_PADDING", "MalformedRecord", "Outcome", "Start", "parse_outcome", "parse_start"]
+__all__ = ["OUTCOME_PADDING", "MalformedRecord", "Outcome", "Start", "malformed", "parse_outcome", "parse_start"]
 
 
 class MalformedRecord(ValueError):
     """A record does not have the shape that was expected; the text says where, as `$.jobs[2].until`."""
 
 
+def malformed(path: str, expected: str, found: object) -> MalformedRecord:
+    """Return the error for one place of a record."""
+    shown = repr(found)
+    return MalformedRecord(f"{path}: expected {expected}, found {shown[:80] + '…' if len(shown) > 80 else shown}")
+
+
 OUTCOME_PADDING = b" " * 255 + b"\n"
 """What the submitter writes into an outcome file before the start, so that the outcome fits on a full disk."""
 
-_START = re.compile(r"nemorun-start 1 pid=(\d+) uptime=(\S+) host=(\S*) boot=(\S*) end\n")
-_OUTCOME = re.compile(r"nemorun-outcome 1 code=(\d+|unknown) signals=(\S+) uptime=(\S+) end\n")
 
-
-@attrs.frozen(kw_only=True)
-class Start:
+class Start(NamedTuple):
     """Who claimed a start. `uptime` is seconds since boot on `host`, None where that machine could not say."""
 
     pid: int
@@ -30,8 +28,7 @@ class Start:
     boot: str
 
 
-@attrs.frozen(kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How the program ended: exit code as a shell reports it (None: the shell could not tell), signals noted."""
 
     code: int | None
@@ -46,23 +43,31 @@ def _seconds(text: str) -> float | None:
         return None
 
 
+def _fields(text: str, name: str, names: tuple[str, ...]) -> list[str] | None:
+    """Return the values of `<name> 1 a=... b=... end`, None for anything else: torn, padded only, or rubbish."""
+    line, newline, _ = text.partition("\n")
+    words = line.split(" ")
+    if not newline or len(words) != len(names) + 3 or (words[0], words[1], words[-1]) != (name, "1", "end"):
+        return None
+    pairs = [word.partition("=") for word in words[2:-1]]
+    return [value for _, _, value in pairs] if tuple(pair[0] for pair in pairs) == names else None
+
+
 def parse_start(text: str) -> Start | None:
     """Read a start record; None where the claim stands without its text (a full disk)."""
-    found = _START.match(text)
-    if not found:
+    found = _fields(text, "nemorun-start", ("pid", "uptime", "host", "boot"))
+    if found is None or not found[0].isdecimal():
         return None
-    pid, uptime, host, boot = found.groups()
-    return Start(pid=int(pid), uptime=_seconds(uptime), host=host, boot=boot)
+    return Start(pid=int(found[0]), uptime=_seconds(found[1]), host=found[2], boot=found[3])
 
 
 def parse_outcome(text: str) -> Outcome | None:
     """Read an outcome record; None until its end mark is there."""
-    found = _OUTCOME.match(text)
-    if not found:
+    found = _fields(text, "nemorun-outcome", ("code", "signals", "uptime"))
+    if found is None or not (found[0].isdecimal() or found[0] == "unknown"):
         return None
-    code, signals, uptime = found.groups()
     return Outcome(
-        code=None if code == "unknown" else int(code),
-        signals=() if signals == "none" else tuple(signals.split(",")),
-        uptime=_seconds(uptime),
+        code=None if found[0] == "unknown" else int(found[0]),
+        signals=() if found[1] == "none" else tuple(found[1].split(",")),
+        uptime=_seconds(found[2]),
     )

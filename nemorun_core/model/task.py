@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Mapping
 from enum import Enum
-from pathlib import PurePath
 from typing import TypeVar
 
 import attrs
@@ -116,10 +115,10 @@ def _text(value: str, what: str) -> str:
     return value
 
 
-def _path(value: str | os.PathLike[str] | None) -> str | PurePath | None:
-    if value is None or type(value) is str or isinstance(value, PurePath):
-        return value
-    path = os.fspath(value)
+def _path(value: str | os.PathLike[str] | None) -> str | None:
+    if value is None:
+        return None
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(path, str):
         raise UsageError(f"path is {path!r}, and must be text", hint="Use os.fsdecode(path).")
     return path
@@ -151,6 +150,10 @@ def _environment(values: object) -> dict[str, str | Secret]:
     return dict(values)
 
 
+def _words(entrypoint: str) -> list[str]:
+    return [entrypoint] if entrypoint.isalnum() else shlex.split(entrypoint)
+
+
 def _metadata(values: Mapping[str, object]) -> dict[str, object]:
     return dict(values)
 
@@ -172,7 +175,7 @@ class Script(Task):
         UsageError: neither or both of path and inline, or a value that no program can be passed.
     """
 
-    path: str | PurePath | None = attrs.field(default=None, converter=_path)
+    path: str | None = attrs.field(default=None, converter=_path)
     inline: str | None = attrs.field(default=None, kw_only=True)
     args: list[str] = attrs.field(factory=list, kw_only=True, converter=_arguments)
     env: dict[str, str | Secret] = attrs.field(factory=dict, kw_only=True, converter=_environment)
@@ -203,24 +206,34 @@ class Script(Task):
                 wrong = "m=True" if self.m else "an empty entrypoint"
                 raise UsageError(f"{wrong} needs a path, found inline text", hint="Use path, or name an entrypoint.")
         try:
-            shlex.split(self.entrypoint)
+            _words(self.entrypoint)
         except ValueError as error:
             raise UsageError(f"entrypoint {self.entrypoint!r}: {error}", hint="Close the quotes.") from None
         _arguments(self.args)
         _environment(self.env)
 
+    def clone(self) -> Script:
+        """Copy the script, so that changes to either do not show in the other."""
+        import copy
+
+        made = copy.copy(self)
+        made.args, made.env = self.args, self.env  # copied by their converters
+        made.metadata = copy.deepcopy(self.metadata) if self.metadata else {}
+        return made
+
     def default_name(self) -> str:
         """Name it after its file, or after the first ten characters of its text."""
         if self.inline is not None:
-            return re.sub(r"[^A-Za-z0-9]", "_", self.inline[:10])
-        return PurePath(str(self.path)).name or "script"
+            return re.sub(r"[^A-Za-z0-9]+", "_", self.inline.strip()[:10])
+        return os.path.basename(str(self.path).rstrip("/")) or "script"
 
     def command(self, place: Place) -> Command:
         """Start the interpreter with the file or the text. The same at every place."""
         self._check()
-        words = shlex.split(self.entrypoint)
+        words = _words(self.entrypoint)
         if self.inline is not None:
-            program = next((PurePath(w).name for w in words if PurePath(w).name != "env" and w[0] not in "-"), words[0])
+            names = [os.path.basename(word) for word in words if not word.startswith("-")]
+            program = next((name for name in names if name != "env"), words[0])
             words += ["-e" if program in _MINUS_E else "-c", self.inline]
             if program in _SHELLS:
                 words.append(program)  # the text's own $0
@@ -233,42 +246,16 @@ class Script(Task):
         return Command(argv=(*words, *_arguments(self.args)), env=dict(self.env))
 
     def to_record(self) -> dict[str, object]:
-        """Write what differs from the defaults."""
-        from nemorun_core.model.values import encode_plain
+        """Write what differs from the defaults. Raises UsageError for metadata that JSON cannot hold, with its path."""
+        from nemorun_core.model.convert import converter
 
         self._check()
-        record: dict[str, object] = {name: encode_plain(value, name) for name, value in self._given() if name != "env"}
-        if self.env:
-            record["env"] = {
-                name: {"$": "secret", **attrs.asdict(value)}
-                if isinstance(value, Secret)
-                else encode_plain(value, f"env.{name}")
-                for name, value in self.env.items()
-            }
+        record: dict[str, object] = {name: converter.unstructure(value) for name, value in self._given()}
+        if self.metadata:
+            from nemorun_core.model.values import encode_plain
+
+            record["metadata"] = encode_plain(self.metadata, "metadata")
         return record
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, object]) -> Script:
-        """Read what `to_record` wrote.
-
-        Raises:
-            MalformedRecord: it is not what `to_record` writes.
-        """
-        from nemorun_core.model.values import MalformedRecord, decode_plain
-
-        names = {field.name for field in attrs.fields(cls)}
-        fields: dict[str, object] = {}
-        for name, value in record.items():
-            if name not in names:
-                raise MalformedRecord(f"$.{name}", f"one of {', '.join(sorted(names))}", name)
-            if name == "env" and isinstance(value, Mapping):
-                fields[name] = {key: _read_variable(item, key) for key, item in value.items()}
-            else:
-                fields[name] = decode_plain(value, name)
-        try:
-            return cls(**fields)  # type: ignore[arg-type]  # converters and _check look at every one
-        except (TypeError, ValueError, UsageError) as error:
-            raise MalformedRecord("$", "the fields of a Script", str(error)) from error
 
     def _given(self) -> list[tuple[str, object]]:
         found: list[tuple[str, object]] = []
@@ -288,14 +275,3 @@ def _string(what: str, value: object) -> str:
     if not isinstance(value, str):
         raise UsageError(f"{what} must be text, found {value!r}", hint="Write it as a string.")
     return value
-
-
-def _read_variable(data: object, name: str) -> object:
-    from nemorun_core.model.values import MalformedRecord, decode_plain
-
-    if isinstance(data, Mapping) and data.get("$") == "secret":
-        try:
-            return Secret(**{key: value for key, value in data.items() if key != "$"})
-        except (TypeError, ValueError, UsageError) as error:
-            raise MalformedRecord(f"$.env.{name}", "a secret", str(error)) from error
-    return decode_plain(data, f"env.{name}")

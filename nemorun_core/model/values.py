@@ -17,7 +17,7 @@ import attrs
 
 from nemorun_core.errors import UsageError
 from nemorun_core.model.arguments import by_position, settled
-from nemorun_core.model.decoding import PATHS, MalformedRecord, decode, decode_plain
+from nemorun_core.model.decoding import PATHS
 from nemorun_core.model.graph import (
     CONTAINERS,
     MAXIMUM_NESTING,
@@ -39,7 +39,7 @@ from nemorun_core.model.target import (
     member_key,
 )
 
-__all__ = ["Encoded", "MalformedRecord", "decode", "decode_plain", "encode", "encode_plain", "equal"]
+__all__ = ["Encoded", "encode", "encode_plain", "equal"]
 
 _PATH_NAMES: dict[type, str] = {type(PATHS["Path"]()): "Path", **{cls: name for name, cls in PATHS.items()}}
 _INTEGER_BITS = 14_000  # about 4,200 digits: Python refuses to read more than 4,300 from text

@@ -1,14 +1,11 @@
 """Where an experiment's records stand on disk, and how its id is claimed and found."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
 import time
 from collections.abc import Iterator
-
-import attrs
+from typing import NamedTuple
 
 from nemorun_core.errors import StoreError, UsageError
 from nemorun_core.model.definition import SCHEMA, Definition, JobDefinition
@@ -22,8 +19,7 @@ _TITLE_LIMIT = 100
 _DEFINITION = "experiment.json"
 
 
-@attrs.frozen
-class Folder:
+class Folder(NamedTuple):
     """One experiment's folder. The paths in it are fixed; see `docs/reference/disk.md`."""
 
     path: str
@@ -96,8 +92,7 @@ class Folder:
             ) from None
 
 
-@attrs.frozen(kw_only=True)
-class Summary:
+class Summary(NamedTuple):
     """One line of a catalog: an experiment that was run."""
 
     id: str
@@ -106,14 +101,13 @@ class Summary:
     folder: Folder
 
 
-@attrs.frozen
-class Home:
+class Home(NamedTuple):
     """The folder that holds the experiments of one user; each title has a folder of its own in it."""
 
     path: str
 
     @classmethod
-    def locate(cls, base_dir: str | os.PathLike[str] | None = None) -> Home:
+    def locate(cls, base_dir: str | os.PathLike[str] | None = None) -> "Home":
         """Return `base_dir`, else `$NEMORUN_HOME`, else `~/.nemo_run`; its sub-folder `experiments` is used."""
         root = os.fspath(base_dir) if base_dir is not None else os.environ.get("NEMORUN_HOME") or "~/.nemo_run"
         return cls(os.path.join(os.path.abspath(os.path.expanduser(root)), "experiments"))

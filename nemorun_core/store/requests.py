@@ -1,14 +1,10 @@
 """Requests to the driver: small files that it finds, and a pipe that wakes it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
-import secrets
 import time
-
-import attrs
+from typing import NamedTuple
 
 from nemorun_core.model.records import MalformedRecord
 from nemorun_core.store.files import guarded, make_folder, read_text, sync_folder, write_atomically
@@ -18,8 +14,7 @@ __all__ = ["Request", "Requests"]
 _PIPE = "wake"
 
 
-@attrs.frozen
-class Request:
+class Request(NamedTuple):
     """Somebody asks that jobs be cancelled: their ids, and why, as kind and detail of the reason."""
 
     jobs: tuple[str, ...]
@@ -40,9 +35,9 @@ class Requests:
             StoreError: the disk refused, and nothing was asked.
         """
         make_folder(self._path)
-        name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.json"
+        name = f"{time.time_ns():020d}-{os.urandom(4).hex()}.json"
         path = os.path.join(self._path, name)
-        write_atomically(path, json.dumps(attrs.asdict(request)).encode("ascii"))
+        write_atomically(path, json.dumps(request._asdict()).encode("ascii"))
         with contextlib.suppress(OSError):  # no driver reads the pipe: the file stays for the next one
             handle = os.open(os.path.join(self._path, _PIPE), os.O_WRONLY | os.O_NONBLOCK)
             try:

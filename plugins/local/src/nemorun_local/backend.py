@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shlex
@@ -111,7 +112,7 @@ class LocalBackend(Backend):
 
     def submit(self, jobs: Sequence[Submission]) -> Iterator[tuple[Key, Answer]]:
         """Start jobs until the machine's limits, or `max_parallel`, are reached."""
-        close = inheritable_files()
+        inherited = _Inherited()
         free, limit = room()
         for job in jobs:
             needed = sum(executor.ranks() for executor in job.executors)
@@ -122,29 +123,30 @@ class LocalBackend(Backend):
                 yield job.key, Deferred(Reason(ReasonKind.LIMIT, limit))
                 continue
             free -= needed
-            yield job.key, self._start(job, close)
+            yield job.key, self._start(job, inherited)
 
-    def _start(self, job: Submission, close: Collection[int]) -> Answer:
+    def _start(self, job: Submission, inherited: _Inherited) -> Answer:
         members = [LocalMember(job, index) for index in range(len(job.members))]
         started: list[Rank] = []
         try:
-            os.makedirs(job.folder, mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(job.folder, 0o700)
             for name, content in (file for member in job.members for file in member.files.items()):
                 _write(os.path.join(job.folder, name), content)
             port = _free_port()
             for index, member in enumerate(members):
                 for rank in member.ranks:
-                    self._spawn(job, index, rank, port, close)
+                    self._spawn(job, index, rank, port, inherited)
                     started.append(rank)
         except (OSError, UsageError, ValueError) as error:
             self._undo(job, started)
             return _refusal(error)
         return Accepted(self._keep(job, members))
 
-    def _spawn(self, job: Submission, index: int, rank: Rank, port: int, close: Collection[int]) -> None:
+    def _spawn(self, job: Submission, index: int, rank: Rank, port: int, inherited: _Inherited) -> None:
         pad_outcome(rank.base, rank.suffix)
-        environment = {**_environment(job, index), **_ranks(job, index, rank.number, port)}
-        rank.pid = spawn(self._argv(job, index, rank.number), environment, close)
+        environment = {**inherited.environment, **_declared(job, index), **_ranks(job, index, rank.number, port)}
+        rank.pid = spawn(self._argv(job, index, rank.number), environment, inherited.files)
         rank.started = time.time()
         self._watch.add(rank.pid)
 
@@ -218,13 +220,13 @@ class LocalBackend(Backend):
     def _complete(self, handle: Handle, job: _Job) -> None:
         """Start the ranks that a driver did not come to start."""
         submission = job.submission
-        close = inheritable_files()
+        inherited = _Inherited()
         port = next((found for rank in job.alive if (found := head_port(rank.pid))), None) or _free_port()
         for index, member in enumerate(job.members):
             for rank in member.ranks:
                 if not rank.pid and rank.ended is None:
                     try:
-                        self._spawn(submission, index, rank, port, close)
+                        self._spawn(submission, index, rank, port, inherited)
                         self._owners[rank.pid] = handle
                     except (OSError, UsageError, ValueError) as error:
                         rank.give_up(Reason(ReasonKind.REJECTED, str(error)))
@@ -359,8 +361,16 @@ def _mark(key: Key) -> bytes:
     return os.fsencode(f"NEMORUN_KEY={key}")
 
 
-def _environment(job: Submission, index: int) -> dict[str, str]:
-    """Return what a member's programs inherit: this process's environment, then what was declared.
+class _Inherited:
+    """What programs would inherit from this process: its environment, which they get, and open files, closed."""
+
+    def __init__(self) -> None:
+        self.environment = dict(os.environ)
+        self.files = inheritable_files()
+
+
+def _declared(job: Submission, index: int) -> dict[str, str]:
+    """Return the declared environment of a member, secrets and all.
 
     Raises:
         UsageError: a secret's source is missing here.
@@ -369,7 +379,7 @@ def _environment(job: Submission, index: int) -> dict[str, str]:
         name: value.reveal() if isinstance(value, Secret) else value
         for name, value in job.members[index].environment.items()
     }
-    return {**os.environ, **declared, "NEMORUN_KEY": str(job.key)}
+    return {**declared, "NEMORUN_KEY": str(job.key)}
 
 
 def _ranks(job: Submission, index: int, rank: int, port: int) -> dict[str, str]:

@@ -1,13 +1,10 @@
 """The one module that starts, finds and signals processes."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
 from collections.abc import Collection, Iterator, Mapping, Sequence
-
-import attrs
+from typing import NamedTuple
 
 __all__ = ["Process", "belonging", "head_port", "inheritable_files", "processes", "send", "shell", "spawn"]
 
@@ -28,8 +25,7 @@ _RESET = [
 ]
 
 
-@attrs.frozen
-class Process:
+class Process(NamedTuple):
     """One process of this machine and its session, from proc_pid_stat(5)."""
 
     pid: int
