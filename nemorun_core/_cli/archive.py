@@ -79,7 +79,7 @@ def import_(file: str, base_dir: str | None) -> None:
     from nemorun_core.store.layout import Folder
 
     home = home_of(base_dir)
-    arriving = os.path.join(home.path, f".arriving-{os.getpid()}")
+    arriving = f"{home.path}.arriving-{os.getpid()}"  # beside the experiments, so that it is none yet
     if file != "-" and not os.path.isfile(file):
         raise UsageError(f"there is no file {file!r}.", hint="nemorun experiment export ID writes one.")
     make_folder(arriving)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
 import time
 from functools import partial
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["cancel", "experiment", "list_", "logs", "status", "wait"]
 
 _TIME_OUT = 124
+_MANY = 10
 
 
 @click.group(
@@ -75,7 +76,7 @@ def list_(title: str | None, limit: int | None, as_json: bool, base_dir: str | N
         say(f"There is no experiment{f' with the title {title!r}' if title else ''} in {home.path} yet.")
         return
     width = max(len(one.id) for one in found)
-    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    room = os.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for one in found:
         line = f"{one.id:{width}}  {one.created[:19].replace('T', ' ')}Z"
         if room < len(line) + 10:
@@ -211,6 +212,9 @@ def wait(ids: tuple[str, ...], timeout: float | None, base_dir: str | None) -> i
         say(f"{session.definition.id}: {overall_state(graph)}")
         if not succeeded:
             code = 1
-            for job in [job for job in graph.jobs.values() if job.state.value != "SUCCEEDED"][:10]:
+            others = [job for job in graph.jobs.values() if job.state.value != "SUCCEEDED"]
+            for job in others[:_MANY]:
                 say(f"  {job.id}: {job.state}{f' ({job.reason})' if job.reason else ''}")
+            if len(others) > _MANY:
+                say(f"  and {len(others) - _MANY} more")
     return code

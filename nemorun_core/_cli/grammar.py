@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import os
@@ -98,6 +97,8 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def _suggestion(self, ctx: click.Context, name: str) -> str:
+        import difflib
+
         known = self.list_commands(ctx)
         for group in () if self._path else ("experiment", "plugins"):
             inner = self.get_command(ctx, group)

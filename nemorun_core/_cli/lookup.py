@@ -51,9 +51,8 @@ def find(reference: str, base_dir: str | None) -> tuple[str, Folder]:
         return reference, home.find(reference)
     except UsageError as error:
         unknown = error
-    # All of one title stand in one folder, so that a title costs a look at its own experiments only.
-    if os.path.isdir(os.path.join(home.path, folder_name(reference, 100))) and (found := home.summaries(reference)):
-        return found[-1].id, found[-1].folder
+    if newest := _newest(os.path.join(home.path, folder_name(reference, 100)), reference):
+        return newest
     meant = sorted((id, folder) for id, folder in home.folders() if reference and id.startswith(reference))
     if len(meant) == 1:
         return meant[0]
@@ -63,6 +62,23 @@ def find(reference: str, base_dir: str | None) -> tuple[str, Folder]:
             f"{reference!r} begins the ids of {len(meant)} experiments: {listed}.", hint="Type more of the id."
         )
     raise unknown
+
+
+def _newest(parent: str, title: str) -> tuple[str, Folder] | None:
+    """Return the newest experiment of a title, all of which stand in one folder; None if there is none."""
+    from nemorun_core.store.layout import Folder
+
+    wanted, found = f'"title":{json.dumps(title)},', []
+    for id in os.listdir(parent) if os.path.isdir(parent) else ():
+        folder = Folder(os.path.join(parent, id))
+        try:
+            with open(folder.definition, encoding="ascii", errors="replace") as stream:
+                head = stream.read(4096)
+        except OSError:
+            continue
+        if wanted in head:
+            found.append((head.partition('"created":"')[2][:24], id, folder))
+    return max(found, key=lambda entry: entry[:2])[1:] if found else None
 
 
 def open_session(reference: str, base_dir: str | None) -> Session:

@@ -14,7 +14,7 @@ import click
 
 from nemorun_core._cli.grammar import Command, base_dir_option, json_option
 from nemorun_core._cli.lookup import emit, experiment_argument, home_of, open_session, say
-from nemorun_core.errors import NemorunError, StoreError, UsageError
+from nemorun_core.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from nemorun_core.experiment.session import Session
@@ -84,27 +84,27 @@ def _job_record(session: Session, job: JobDefinition) -> dict[str, object]:
 
 
 def _read(session: Session, what: str, kinded: Kinded) -> object:
-    """Return the value of a record, or its fields where its plugin is not installed here."""
-    readers = {"task": session.registry.read_task, "executor": session.registry.read_executor}
-    try:
-        return readers.get(what, session.registry.read_plugin)(kinded)
-    except NemorunError:
-        return {"kind": kinded.kind, **kinded.fields}
+    """Return what a record says. Tasks of the core are read; no plugin is imported, so none has to be installed."""
+    if what == "task" and kinded.kind in ("script", "partial"):
+        return session.registry.read_task(kinded)
+    return {"kind": kinded.kind, **kinded.fields}
 
 
 def _readable(session: Session, what: str, kinded: Kinded) -> str:
+    value = _read(session, what, kinded)
+    if not isinstance(value, dict):
+        return repr(value)
     import attrs
 
-    value = _read(session, what, kinded)
-    kind = type(value)
-    if what == "task" or not attrs.has(kind):
-        return repr(value)
-    given = []
-    for field in attrs.fields(kind):
-        default = field.default.factory() if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type]
-        if getattr(value, field.name) != default:
-            given.append(f"{field.name}={getattr(value, field.name)!r}")
-    return f"{kind.__name__}({', '.join(given)})"
+    from nemorun_core.contracts.executor import Executor
+
+    usual = {name: field.default for name, field in attrs.fields_dict(Executor).items()}
+    given = [
+        f"{name}={field!r}"
+        for name, field in kinded.fields.items()
+        if field not in (None, [], {}) and not (what == "executor" and name in usual and field == usual[name])
+    ]
+    return f"{kinded.kind}[{','.join(given)}]" if given else kinded.kind
 
 
 @click.command(cls=Command)
@@ -143,8 +143,6 @@ def diff(a: str, b: str, as_json: bool, base_dir: str | None) -> None:
                 [_read(session, what, kinded) for kinded in side[what]]
                 for session, side in ((one, sides[0]), (two, sides[1]))
             ]
-            if what != "task":
-                values = [[_fields(value) for value in side] for side in values]
             for index in range(max(map(len, values))):
                 pair = [side[index] if index < len(side) else ABSENT for side in values]
                 note(f"job {name} {what}{f' {index}' if max(map(len, values)) > 1 else ''}", *pair)
@@ -157,12 +155,6 @@ def diff(a: str, b: str, as_json: bool, base_dir: str | None) -> None:
         click.echo(f"{entry['where']} {entry['path']}: {entry['a'] or '<absent>'} -> {entry['b'] or '<absent>'}")
     if not found:
         say(f"{one.definition.id} and {two.definition.id} are the same.")
-
-
-def _fields(value: object) -> object:
-    import attrs
-
-    return {"class": type(value).__name__, **attrs.asdict(value)} if attrs.has(type(value)) else value  # type: ignore[arg-type]
 
 
 @click.command(cls=Command)

@@ -78,6 +78,7 @@ def sources_of(
     folder: str,
     *,
     label: str,
+    number: int,
     attempt: int,
     incarnations: int,
     ranks: Sequence[int],
@@ -88,6 +89,7 @@ def sources_of(
     """Return the streams of a job in order: incarnation, member, rank, `out` before `err`.
 
     Args:
+        number: of the job; with the member's it chooses the colour.
         ranks: how many each member has.
         member: one member only; None: all.
         stream: one stream only, as `out`, `err`, `out.3`; None: all.
@@ -104,7 +106,7 @@ def sources_of(
                     full = f"{name}{rank_suffix(rank)}"
                     if stream is None or stream == full:
                         title = label + (f"/{index}" if len(ranks) > 1 else "") + (f".{rank}" if rank else "")
-                        prefix = colour(title, len(chosen)) if colour else b""
+                        prefix = colour(title, number + index) if colour else b""
                         chosen.append(Source(f"{base}.{full}", prefix))
     return chosen
 
@@ -139,11 +141,10 @@ def follow(
                 busy = True
                 write(_dressed(source, data, pattern))
                 data = source.read() if last else b""
+            if last and source.rest:
+                line, source.rest = source.rest + b"\n", b""
+                write(_dress_lines(source.prefix, line, pattern))
         if last:
-            for source in sources():
-                if source.rest:
-                    line, source.rest = source.rest + b"\n", b""
-                    write(_dress_lines(source.prefix, line, pattern))
             return
         if not busy:
             rest()

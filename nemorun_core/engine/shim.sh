@@ -8,17 +8,18 @@
 NEMORUN_base=$1 NEMORUN_suffix=$2 NEMORUN_cwd=$3 NEMORUN_stderr=$4 NEMORUN_forward=$5 NEMORUN_place=$6
 shift 6
 
-NEMORUN_noted= NEMORUN_interruptions=0 NEMORUN_program=
-note() {
-    NEMORUN_interruptions=$((NEMORUN_interruptions + 1))
-    case ",$NEMORUN_noted," in *",$1,"*) ;; *) NEMORUN_noted="${NEMORUN_noted:+$NEMORUN_noted,}$1" ;; esac
-    [ "$NEMORUN_forward" = forward ] && [ -n "$NEMORUN_program" ] && kill -s "$1" "$NEMORUN_program" 2>/dev/null
-    :
-}
-trap 'note TERM' TERM
-trap 'note HUP' HUP
-trap 'note USR1' USR1
-trap 'note USR2' USR2
+NEMORUN_noted= NEMORUN_program= NEMORUN_waits=0
+# Nothing but assignments: a signal that interrupts a trap's own conditions changes their result (dash, busybox).
+trap 'NEMORUN_noted=$NEMORUN_noted,TERM' TERM
+trap 'NEMORUN_noted=$NEMORUN_noted,HUP' HUP
+trap 'NEMORUN_noted=$NEMORUN_noted,USR1' USR1
+trap 'NEMORUN_noted=$NEMORUN_noted,USR2' USR2
+if [ "$NEMORUN_forward" = forward ]; then
+    trap 'NEMORUN_noted=$NEMORUN_noted,TERM; kill -s TERM "$NEMORUN_program" 2>/dev/null' TERM
+    trap 'NEMORUN_noted=$NEMORUN_noted,HUP; kill -s HUP "$NEMORUN_program" 2>/dev/null' HUP
+    trap 'NEMORUN_noted=$NEMORUN_noted,USR1; kill -s USR1 "$NEMORUN_program" 2>/dev/null' USR1
+    trap 'NEMORUN_noted=$NEMORUN_noted,USR2; kill -s USR2 "$NEMORUN_program" 2>/dev/null' USR2
+fi
 
 uptime() { { read -r NEMORUN_now NEMORUN_idle </proc/uptime; } 2>/dev/null || NEMORUN_now=unknown; }
 
@@ -56,31 +57,30 @@ else
 fi
 NEMORUN_program=$!
 
-# A wait that a signal interrupts says 128 + signal. So it is repeated while the program is there; then the signals are
-# ignored, and the last wait, which nothing can interrupt, is believed.
+# A wait that a signal interrupts says 128 + signal. It is repeated while the program is there, and the last one, with
+# the signals ignored, cannot be interrupted.
 wait "$NEMORUN_program"
-NEMORUN_code=$? NEMORUN_agreed=0
-while [ "$NEMORUN_interruptions" -gt 0 ] && [ "$NEMORUN_code" -gt 128 ] && [ "$NEMORUN_agreed" -lt 3 ] &&
-    kill -0 "$NEMORUN_program" 2>/dev/null; do
-    NEMORUN_before=$NEMORUN_interruptions
-    wait "$NEMORUN_program"
-    NEMORUN_again=$?
-    if [ "$NEMORUN_again" = "$NEMORUN_code" ] && [ "$NEMORUN_before" = "$NEMORUN_interruptions" ]; then
-        NEMORUN_agreed=$((NEMORUN_agreed + 1))
-    else
-        NEMORUN_agreed=0
-    fi
-    NEMORUN_code=$NEMORUN_again
-done
-if [ "$NEMORUN_interruptions" -gt 0 ]; then
+NEMORUN_code=$?
+if [ -n "$NEMORUN_noted" ]; then
+    while [ "$NEMORUN_waits" -lt 1000 ] && kill -0 "$NEMORUN_program" 2>/dev/null; do
+        wait "$NEMORUN_program"
+        NEMORUN_waits=$((NEMORUN_waits + 1))
+    done
     trap '' TERM HUP USR1 USR2
+    wait "$NEMORUN_program"
     wait "$NEMORUN_program"
     NEMORUN_code=$?
 fi
 case $NEMORUN_code in -*) NEMORUN_code=unknown ;; esac
 
+NEMORUN_signals=
+IFS=,
+for NEMORUN_name in ${NEMORUN_noted#,}; do
+    case ",$NEMORUN_signals," in *",$NEMORUN_name,"*) ;; *) NEMORUN_signals="${NEMORUN_signals:+$NEMORUN_signals,}$NEMORUN_name" ;; esac
+done
+unset IFS
 uptime
 printf 'nemorun-outcome 1 code=%s signals=%s uptime=%s end\n' \
-    "$NEMORUN_code" "${NEMORUN_noted:-none}" "$NEMORUN_now" 1<>"$NEMORUN_outcome"
+    "$NEMORUN_code" "${NEMORUN_signals:-none}" "$NEMORUN_now" 1<>"$NEMORUN_outcome"
 [ "$NEMORUN_code" = unknown ] && exit 125
 exit "$NEMORUN_code"

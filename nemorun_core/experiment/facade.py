@@ -71,6 +71,7 @@ class Experiment:
         self._home = Home.locate(base_dir)
         self._id: str | None = None
         self._folder: Folder | None = None
+        self._claimed = False
         self._nonce = os.urandom(8).hex()
         self._draft = Draft(self._registry, self._title, lambda: self.id)
         self._session: Session | None = None
@@ -119,6 +120,7 @@ class Experiment:
         """The unique id; claimed on disk when it is first needed. Raises StoreError if the disk refuses."""
         if self._id is None:
             self._id, self._folder = self._home.claim(self._title, self._wanted_id)
+            self._claimed = True
             atexit.register(self._home.unclaim, self._folder)
         return self._id
 
@@ -211,6 +213,13 @@ class Experiment:
         """
         self._must_be_open("run")
         definition = self._freeze(sequential=sequential, detach=detach, direct=direct)
+        if not self._claimed:  # a dry run gave the id back
+            try:
+                self._home.claim(self._title, self.id)
+            except UsageError:  # and another process took it
+                self._id, self._draft.stale = None, True
+                definition = self._freeze(sequential=sequential, detach=detach, direct=direct)
+            self._claimed = True
         folder = self._folder
         assert folder is not None
         write_support(folder, self._draft.objects)
@@ -392,9 +401,9 @@ class Experiment:
 
     def dryrun(self) -> None:
         """Print exactly what would be submitted, job by job. Nothing is started, and nothing is left on disk."""
-        claimed = self._id is not None
         try:
-            definition = self._freeze(sequential=False, detach=False, direct=False)
+            frozen = self._session.definition if self._session else None
+            definition = frozen or self._freeze(sequential=False, detach=False, direct=False)
             assert self._folder is not None
             builder = Builder(definition, self._folder, self._registry)
             for number, job in enumerate(definition.jobs):
@@ -404,9 +413,9 @@ class Experiment:
                     for document in backend.render(submission):
                         print(f"--- {document.name}\n{document.text}")
         finally:
-            if not claimed and self._folder is not None:
+            if self._session is None and self._folder is not None:
                 self._home.unclaim(self._folder)
-                self._id = self._folder = None
+                self._claimed = False
 
     def reset(self) -> Self:
         """Make a fresh, not yet run experiment of what was given to `add`, with a new id; return it, itself.

@@ -234,6 +234,7 @@ class Session:
         return sources_of(
             self.folder.job(job.definition),
             label=job.id,
+            number=job.index,
             attempt=job.attempt,
             incarnations=job.incarnation + 1,
             ranks=self._ranks(job.id),

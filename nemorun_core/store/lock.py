@@ -105,7 +105,13 @@ class Lock:
 
         Raises:
             Overtaken: it is not.
+            StoreError: the experiment's folder was removed.
         """
+        if os.fstat(self._handle).st_nlink == 0:
+            raise StoreError(
+                f"{os.path.dirname(self._path)} was removed while its experiment ran.",
+                hint="Jobs that still run go on, and cannot be followed any more.",
+            )
         record = _parse(os.pread(self._handle, _RECORD_BYTES, 0))
         if record is None or record.epoch != self.epoch:
             raise Overtaken(

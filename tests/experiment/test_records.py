@@ -22,7 +22,7 @@ from nemorun_core import (
     after_failure,
 )
 from tests.experiment import targets
-from tests.experiment.helpers import launch, log, python, sh, states, status
+from tests.experiment.helpers import launch, log, python, sh, states, status, wait_for
 
 
 def run(title: str = "recorded", **fields: object) -> Experiment:
@@ -39,13 +39,19 @@ def folder_of(experiment: Experiment) -> Path:
 # Dry run.
 
 
-def test_a_dry_run_leaves_nothing_and_starts_nothing(nemorun_home, tmp_path, capsys):
-    with Experiment("dry") as experiment:
-        experiment.add(sh(f"touch '{tmp_path}/started'"))
-        assert experiment.dryrun() is None  # type: ignore[func-returns-value]
-    assert not (tmp_path / "started").exists()
-    assert not [path for path in nemorun_home.rglob("*") if path.is_file()]
-    assert not list(nemorun_home.glob("experiments/*"))
+def test_a_dry_run_leaves_nothing_and_starts_nothing(nemorun_home, tmp_path):
+    done = launch(
+        tmp_path,
+        """
+        with run.Experiment("dry") as experiment:
+            experiment.add(run.Script(inline="touch started"))
+            experiment.add(run.Partial(lambda: None))
+            assert experiment.dryrun() is None
+        """,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "touch started" in done.stdout
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["experiments", "launch.py", nemorun_home.name]
 
 
 def test_a_dry_run_shows_every_job_member_and_variable(capsys):
@@ -320,6 +326,11 @@ def test_a_home_that_cannot_be_written_is_a_clear_error(home, tmp_path):
         experiment.run()
 
 
+def removed(folder: Path) -> bool:
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
+
+
 def test_an_experiment_deleted_while_it_runs_is_a_clear_error_and_others_go_on(tmp_path):
     gate = tmp_path / "gate"
     os.mkfifo(gate)
@@ -330,7 +341,8 @@ def test_an_experiment_deleted_while_it_runs_is_a_clear_error_and_others_go_on(t
             experiment.add(sh("true"), name="next", dependencies=[first])
             experiment.run()
             folder = folder_of(experiment)
-            shutil.rmtree(folder)
+            wait_for((folder / "job" / "0.0.0.out").exists)
+            wait_for(lambda: removed(folder))
             gate.write_text("go on\n")
         sound.run()
     assert str(folder) in str(caught.value)

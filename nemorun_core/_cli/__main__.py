@@ -1,0 +1,7 @@
+"""`python -m nemorun_core._cli`, where the command is not on the PATH."""
+
+import sys
+
+from nemorun_core._cli.main import main
+
+sys.exit(main())
