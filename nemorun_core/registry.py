@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import json
 import os
 import sys
 import warnings
@@ -202,11 +203,16 @@ class Registry:
         return cls.from_record(kinded.fields)
 
     def record(self, group: str, value: object) -> Kinded:
-        """Write an executor or plugin as a record."""
+        """Write an executor or plugin as a record. Raises UsageError for fields that JSON cannot hold."""
         from nemorun_core.model.convert import converter
 
         kind, distribution = self.kind(group, type(value))
-        return Kinded(kind=kind, distribution=distribution, fields=converter.unstructure(value))
+        fields = converter.unstructure(value)
+        try:
+            json.dumps(fields)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{type(value).__name__} cannot be written down: {error}.") from None
+        return Kinded(kind=kind, distribution=distribution, fields=fields)
 
     def read_executor(self, kinded: Kinded) -> "Executor":
         """Make an executor of its record. Raises UsageError if its class is not installed."""

@@ -168,15 +168,17 @@ def delete(ids: tuple[str, ...], older_than: str | None, yes: bool, base_dir: st
     What still runs is refused. Prints the ids that were deleted. With --older-than it asks before, on a terminal, and
     passes over what runs.
     """
+    from nemorun_core.contracts.host import iso_time
+
     if bool(ids) == bool(older_than):
         raise UsageError("name the experiments to delete, or give --older-than.", hint="nemorun experiment list")
     if older_than:
-        limit = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - _age(older_than)))
+        limit = iso_time(time.time() - _age(older_than))
         ids = tuple(one.id for one in home_of(base_dir).summaries() if one.created < limit)
         if not ids:
             say(f"No experiment is older than {older_than}.")
         elif not yes and sys.stdin.isatty():
-            click.confirm(f"Delete {len(ids)} experiments created before {limit}Z?", abort=True, err=True)
+            click.confirm(f"Delete {len(ids)} experiments created before {limit}?", abort=True, err=True)
     for session in [open_session(reference, base_dir) for reference in ids] if not older_than else ():
         check_quiet(session, "deleted")
     for reference in ids:

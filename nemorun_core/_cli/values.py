@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import enum
 import pathlib
@@ -51,7 +52,7 @@ def _parse(text: str, kind: object) -> object:
         if type(None) in inner and text.lower() in _NONE:
             return None
         # The narrow types first: any text is a str.
-        for one in sorted(inner, key=lambda one: (one is str, one is type(None))):
+        for one in sorted((one for one in inner if one is not type(None)), key=lambda one: one is str):
             try:
                 return _parse(text, one)
             except (ValueError, SyntaxError, KeyError, TypeError):
@@ -163,11 +164,11 @@ def lacking(task: Partial[object]) -> list[str]:
 
 def hints(target: object) -> Mapping[str, object]:
     """Return the types of a target's arguments by name; those that cannot be resolved are left out."""
-    function = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
-    try:
-        return typing.get_type_hints(function)
-    except Exception:  # names that exist for type checkers only
-        return {}
+    found: dict[str, object] = {}
+    for holder in (target, target.__init__) if isinstance(target, type) else (target,):  # type: ignore[misc]
+        with contextlib.suppress(Exception):  # names that exist for type checkers only
+            found = typing.get_type_hints(holder) | found
+    return found
 
 
 def _kind_of_default(node: Partial[object] | Config[object], name: str) -> object:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import socket
 import time
 
 __all__ = ["boot_id", "hostname", "iso_time", "now", "process_started", "time_of_uptime"]
@@ -34,7 +33,7 @@ def boot_id() -> str:
 @functools.cache
 def hostname() -> str:
     """Return this machine's own name, without blanks."""
-    return "_".join(socket.gethostname().split()) or "unknown"
+    return "_".join(os.uname().nodename.split()) or "unknown"
 
 
 def process_started(pid: int) -> float | None:

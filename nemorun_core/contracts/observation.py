@@ -1,6 +1,6 @@
 """What a backend answers: whether it took a job, and what it saw of it."""
 
-from __future__ import annotations
+from typing import NamedTuple
 
 import attrs
 
@@ -12,22 +12,19 @@ Handle = str
 """An opaque string by which a backend names one attempt of one job."""
 
 
-@attrs.frozen
-class Accepted:
+class Accepted(NamedTuple):
     """The job was taken whole, or was found to have been taken before."""
 
     handle: Handle
 
 
-@attrs.frozen
-class Rejected:
+class Rejected(NamedTuple):
     """The job was surely refused; trying the same again cannot help. It ends FAILED with this reason."""
 
     reason: Reason
 
 
-@attrs.frozen
-class Deferred:
+class Deferred(NamedTuple):
     """A quota or limit is reached. The job stays PENDING with this reason and is offered again.
 
     The engine offers no later job of the same call: a backend that defers one may stop looking at the rest.

@@ -218,7 +218,7 @@ class Graph:
         if member.state is not State.SUCCEEDED:
             reason = member.reason or Reason(ReasonKind.GROUP)
             where = f"{reason.detail} in member {index}" if reason.detail else f"in member {index}"
-            job.verdict = (State.FAILED, attrs.evolve(reason, detail=where))
+            job.verdict = (State.FAILED, reason._replace(detail=where))
         elif until is Until.FIRST or (until is Until.LEADER and index == 0):
             job.verdict = (State.SUCCEEDED, None)
         if job.verdict:

@@ -258,6 +258,7 @@ class Draft:
                         distribution=hook.found.distribution,
                     ) from error
         for given in job.plugins:
+            self._registry.record("nemorun.plugins", given)
             plugin = copy.deepcopy(given)
             plugin.assign(self._experiment_id())
             with _Noted(changes, type(plugin).__name__, tasks, executors):

@@ -140,9 +140,47 @@ class Definition:
     direct: bool = False
     provenance: dict[str, object] = attrs.field(factory=dict)
 
+    def to_json(self) -> JsonObject:
+        """Return what `structure` reads back equal. Each job is written once, so this is plain code and no converter's.
+
+        `title` and `created` stand before the jobs: a catalog reads no further.
+        """
+        fields: JsonObject = {name: getattr(self, name) for name in self.__slots__ if name != "__weakref__"}
+        fields["jobs"] = [_job_json(job) for job in self.jobs]
+        fields["executors"] = [_kinded_json(executor) for executor in self.executors]
+        return fields
+
     def key(self, job: str, attempt: int) -> Key:
         """Return the name under which an attempt is found again on any backend."""
         return Key(self.nonce, job, attempt)
+
+
+def _kinded_json(kinded: Kinded) -> JsonObject:
+    return {"kind": kinded.kind, "distribution": kinded.distribution, "fields": kinded.fields}
+
+
+def _job_json(job: JobDefinition) -> JsonObject:
+    fields: JsonObject = {
+        "id": job.id,
+        "folder": job.folder,
+        "group": job.group,
+        "tasks": [_kinded_json(task) for task in job.tasks],
+        "executors": job.executors,
+        "until": job.until.value,
+        "tail_logs": job.tail_logs,
+    }
+    if job.edges:
+        fields["edges"] = [{"upstream": edge.upstream, "condition": edge.condition.value} for edge in job.edges]
+    if job.given:
+        fields["given"] = {
+            "tasks": [_kinded_json(task) for task in job.given.tasks],
+            "executors": [_kinded_json(executor) for executor in job.given.executors],
+        }
+    if job.plugins:
+        fields["plugins"] = [_kinded_json(plugin) for plugin in job.plugins]
+    if job.changes:
+        fields["changes"] = [{"by": change.by, "lines": change.lines} for change in job.changes]
+    return fields
 
 
 def check_name(name: object, what: str) -> str:

@@ -1,12 +1,13 @@
 """Keys, and the short safe names made of them: how a job is found again on any scheduler and on disk."""
 
-from __future__ import annotations
-
 import base64
-import hashlib
 import string
+from typing import NamedTuple
 
-import attrs
+try:  # what `hashlib` would give, without the milliseconds that loading OpenSSL takes
+    from _sha2 import sha256
+except ImportError:
+    from hashlib import sha256
 
 __all__ = ["DNS_ALPHABET", "NAME_ALPHABET", "Key", "folder_name", "slug"]
 
@@ -25,7 +26,7 @@ def slug(text: str, limit: int = 63, alphabet: str = NAME_ALPHABET, *, readable:
     A readable ASCII part of `readable` (of `text` where that is None), `-`, then 13 base32 characters of the SHA-256
     of the whole `text`. It begins with a letter or digit.
     """
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    digest = sha256(text.encode("utf-8", "surrogatepass")).digest()
     suffix = base64.b32encode(digest).decode().lower()[:_DIGEST_CHARACTERS]
     head = text if readable is None else readable
     if not set(alphabet) & set(string.ascii_uppercase):
@@ -44,8 +45,7 @@ def folder_name(name: str, limit: int, *, reserved: frozenset[str] = frozenset()
     return slug(name, limit)
 
 
-@attrs.frozen
-class Key:
+class Key(NamedTuple):
     """The name of one attempt of one job, unique in the world. Attempts count from 0."""
 
     nonce: str
@@ -56,7 +56,7 @@ class Key:
         return f"{self.nonce}/{self.job}/{self.attempt}"
 
     @classmethod
-    def parse(cls, text: str) -> Key:
+    def parse(cls, text: str) -> "Key":
         """Read back what `str(key)` wrote. Raises ValueError for anything else."""
         nonce, _, rest = text.partition("/")
         job, _, attempt = rest.rpartition("/")

@@ -1,11 +1,8 @@
 """The states of a job, and the reasons for them."""
 
-from __future__ import annotations
-
 import enum
 import signal
-
-import attrs
+from typing import NamedTuple
 
 __all__ = ["Condition", "Reason", "ReasonKind", "State", "Until", "exit_reason", "signal_reason"]
 
@@ -80,8 +77,7 @@ class ReasonKind(str, enum.Enum):
     WAITING = "waiting"
 
 
-@attrs.frozen
-class Reason:
+class Reason(NamedTuple):
     """Why a job is in its state. `str()` gives one line for people that begins with the kind's words."""
 
     kind: ReasonKind

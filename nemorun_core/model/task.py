@@ -1,13 +1,12 @@
 """What to run: the base of every kind of task, and Script."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
 from collections.abc import Mapping
 from enum import Enum
-from typing import TypeVar
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
 import attrs
 
@@ -25,8 +24,7 @@ _MINUS_E = frozenset({"Rscript", "julia", "lua", "node", "perl", "ruby"})
 Self = TypeVar("Self", bound="Task")
 
 
-@attrs.frozen(kw_only=True)
-class Place:
+class Place(NamedTuple):
     """Where one member will run, as its command must see it.
 
     Attributes:
@@ -48,8 +46,7 @@ class Place:
     sys_path: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class Command:
+class Command(NamedTuple):
     """How one member is started.
 
     Attributes:
@@ -59,8 +56,8 @@ class Command:
     """
 
     argv: tuple[str, ...]
-    env: Mapping[str, str | Secret] = attrs.field(factory=dict)
-    files: Mapping[str, bytes] = attrs.field(factory=dict)
+    env: Mapping[str, str | Secret] = MappingProxyType({})
+    files: Mapping[str, bytes] = MappingProxyType({})
 
 
 class Task:
@@ -212,7 +209,7 @@ class Script(Task):
         _arguments(self.args)
         _environment(self.env)
 
-    def clone(self) -> Script:
+    def clone(self) -> "Script":
         """Copy the script, so that changes to either do not show in the other."""
         import copy
 

@@ -57,9 +57,7 @@ class Folder(NamedTuple):
         Raises:
             StoreError: the disk refused.
         """
-        from nemorun_core.model.convert import converter
-
-        text = json.dumps(converter.unstructure(definition), separators=(",", ":"))
+        text = json.dumps(definition.to_json(), separators=(",", ":"))
         write_atomically(self.definition, text.encode("ascii"))
 
     def read_definition(self) -> Definition:

@@ -1,15 +1,12 @@
 """Who drives an experiment: a lock of the file system, and a record that other machines can judge."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json
 import os
 import time
 import weakref
-
-import attrs
+from typing import NamedTuple
 
 from nemorun_core.contracts.host import boot_id, hostname, process_started
 from nemorun_core.errors import StoreError
@@ -26,8 +23,7 @@ class Overtaken(StoreError):
     """Another driver took the experiment over; this one must not write or submit any more."""
 
 
-@attrs.frozen(kw_only=True)
-class Driver:
+class Driver(NamedTuple):
     """The record of the process that drives, or drove last.
 
     Attributes:
@@ -151,7 +147,7 @@ class Lock:
             heartbeat=time.time(),
             ended=ended,
         )
-        text = json.dumps(attrs.asdict(record)).encode("ascii").ljust(_RECORD_BYTES - 1) + b"\n"
+        text = json.dumps(record._asdict()).encode("ascii").ljust(_RECORD_BYTES - 1) + b"\n"
         with guarded("write", self._path):
             os.pwrite(self._handle, text, 0)
 

@@ -1,4 +1,4 @@
-"""Write the generated part of docs/reference/cli.md out of the commands themselves: `python tests/cli/reference.py`."""
+"""Write the generated part of docs/reference/cli.md out of the commands themselves: `python -m tests.cli.reference`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from nemorun_core._cli.main import cli
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
-MARK = "<!-- From here on written by `python tests/cli/reference.py`, out of the commands. -->\n"
+MARK = "<!-- From here on written by `python -m tests.cli.reference`, out of the commands. -->\n"
 
 
 def commands(command: click.Command = cli, path: tuple[str, ...] = ("nemorun",)) -> Iterator[tuple[str, click.Command]]:

@@ -290,7 +290,7 @@ def test_an_interrupt_is_exit_code_130(tmp_path):
         words = [*NEMORUN, "experiment", "logs", experiment.id, "-f"]
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
+            assert process.stdout.readline() == "first | ready\n"
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=20)
         experiment.cancel("first")

@@ -53,13 +53,13 @@ def log(experiment: Experiment, job: str, member: int = 0, rank: str = "") -> st
 
 @contextlib.contextmanager
 def start(
-    folder: Path, text: str, *arguments: str, env: Mapping[str, str] | None = None
+    folder: Path, text: str, *, env: Mapping[str, str] | None = None, warnings: str = "error"
 ) -> Iterator[subprocess.Popen[str]]:
     """Start a launcher: a script of its own, in `folder`. Its output comes through pipes."""
     script = folder / "launch.py"
     script.write_text("import nemorun_core as run\n" + textwrap.dedent(text))
     with subprocess.Popen(
-        [sys.executable, "-W", "error", str(script), *arguments],
+        [sys.executable, "-W", warnings, str(script)],
         cwd=folder,
         env={**os.environ, **(env or {})},
         stdin=subprocess.DEVNULL,
@@ -74,10 +74,10 @@ def start(
 
 
 def launch(
-    folder: Path, text: str, *arguments: str, env: Mapping[str, str] | None = None
+    folder: Path, text: str, *, env: Mapping[str, str] | None = None, warnings: str = "error"
 ) -> subprocess.CompletedProcess[str]:
     """Run a launcher to its end."""
-    with start(folder, text, *arguments, env=env) as process:
+    with start(folder, text, env=env, warnings=warnings) as process:
         out, err = process.communicate(timeout=60)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

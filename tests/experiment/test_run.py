@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
@@ -139,7 +140,7 @@ def test_sequential_runs_in_the_order_of_add(tmp_path):
             experiment.add(sh(f"echo {name} >>'{tmp_path}/order'; cat '{tmp_path}/order'"), name=name)
         experiment.run(sequential=True)
     found = list(status(experiment).values())
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in itertools.pairwise(found):
         assert str(before["ended"]) <= str(after["started"])
     assert log(experiment, "c") == "a\nb\nc\n"
 

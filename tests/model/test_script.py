@@ -102,7 +102,7 @@ def test_arguments_of_inline_text_arrive_from_the_first(entrypoint):
         (Script(Path("/a/b.py")), "b.py"),
         (Script("package.train", m=True), "package.train"),
         (Script(inline="echo hello; date"), "echo_hello"),
-        (Script(inline="a-é"), "a__"),
+        (Script(inline="a-é"), "a_"),
     ],
 )
 def test_the_default_name_tells_what_runs(script, name):
