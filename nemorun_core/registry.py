@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nemorun_core.contracts.plugin import Plugin
     from nemorun_core.model.task import Task
 
-__all__ = ["GROUPS", "Found", "Hook", "Registry", "default_registry"]
+__all__ = ["GROUPS", "Found", "Hook", "Registry", "default_registry", "import_found"]
 
 T = TypeVar("T")
 
@@ -113,7 +113,7 @@ class Registry:
                 f"no {what} {name!r} is installed (installed: {installed}).",
                 hint=f"pip install nemorun-{name}",
             )
-        loaded = _import(found)
+        loaded = import_found(found)
         if not isinstance(loaded, type):
             raise Defect(f"{found.value} is no class.", distribution=found.distribution)
         contract = getattr(loaded, "contract", CONTRACT)
@@ -268,7 +268,7 @@ class Registry:
             if found.name in self._disabled:
                 continue
             try:
-                manager.register(_import(found), name=found.name)
+                manager.register(import_found(found), name=found.name)
                 manager.check_pending()
             except (Defect, pluggy.PluginValidationError, ValueError) as error:
                 if manager.has_plugin(found.name):
@@ -318,7 +318,8 @@ def _distribution(point: "EntryPoint") -> str:
     return f"{fields.get('Name', 'unknown')} {fields.get('Version', '0')}"
 
 
-def _import(found: Found) -> object:
+def import_found(found: Found) -> object:
+    """Import and return what an entry point names. Raises Defect, with the distribution, where that fails."""
     module, _, name = found.value.partition(":")
     try:
         value: object = importlib.import_module(module)

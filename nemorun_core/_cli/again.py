@@ -1,52 +1,14 @@
-"""`nemorun experiment resume` and `rerun`, and how every command drives an experiment in the foreground."""
+"""`nemorun experiment resume` and `rerun`: going on with what stopped, and doing it again."""
 
 from __future__ import annotations
 
-import attrs
 import click
 
 from nemorun_core._cli.grammar import Command, base_dir_option
 from nemorun_core._cli.lookup import experiment_argument, find, job_argument, open_session, say
 from nemorun_core.errors import UsageError
-from nemorun_core.experiment.facade import Experiment
-from nemorun_core.model.state import State
 
-__all__ = ["Spoken", "rerun", "resume", "start"]
-
-
-class Spoken(Experiment):
-    """An experiment whose words go to standard error."""
-
-    def _say(self, text: str) -> None:
-        say(text)
-
-    def resume(self, *, detach: bool, take_over: bool) -> None:
-        """Drive on what another process left, here until the block is left, or in a process of its own."""
-        session = self._running_session("resume")
-        if detach:
-            from nemorun_core.engine.supervisor import detach as start_supervisor
-
-            session.check_resumable(take_over=take_over)
-            start_supervisor(session.folder, take_over=take_over)
-            return
-        from nemorun_core.display.console import Console
-
-        engine = session.take_up(take_over=take_over)
-        self._told = False
-        self._console = Console(session, list(engine.graph.jobs.values()), tail_all=False, quiet=False)
-        engine.tell = self._console.tell
-        engine.start()
-        self._console.start()
-
-
-def start(experiment: Spoken, *, detach: bool, sequential: bool = False) -> int:
-    """Run an experiment to its end, or hand it over and print its id; return the exit code."""
-    with experiment:
-        experiment.run(detach=detach, sequential=sequential, tail_logs=not detach)
-    if detach:
-        click.echo(experiment.id)
-        return 0
-    return 0 if experiment.wait(0) else 1
+__all__ = ["rerun", "resume"]
 
 
 @click.command(cls=Command)
@@ -55,7 +17,12 @@ def start(experiment: Spoken, *, detach: bool, sequential: bool = False) -> int:
 @click.option("--take-over", is_flag=True, help="Also from a driver that lives or cannot be judged; it will stop.")
 @base_dir_option
 def resume(id: str, detach: bool, take_over: bool, base_dir: str | None) -> int:
-    """Go on with an experiment whose driver has gone. The exit code is 1 if a job did not succeed."""
+    """Go on with an experiment whose driver has gone.
+
+    The exit code is 1 if a job did not succeed.
+    """
+    from nemorun_core._cli.driving import Spoken
+
     experiment = Spoken.from_id(find(id, base_dir)[0], base_dir)
     assert isinstance(experiment, Spoken)
     with experiment:
@@ -78,6 +45,10 @@ def rerun(id: str, jobs: tuple[str, ...], failed: bool, detach: bool, base_dir: 
     All of it, the jobs named, or those that did not succeed. Dependencies among the chosen jobs are kept; those on
     other jobs count as fulfilled.
     """
+    import attrs
+
+    from nemorun_core._cli.driving import Spoken, start
+
     experiment_id = find(id, base_dir)[0]
     session = open_session(experiment_id, base_dir)
     chosen = {session.job_id(job) for job in jobs} or {job.id for job in session.definition.jobs}
@@ -88,7 +59,7 @@ def rerun(id: str, jobs: tuple[str, ...], failed: bool, detach: bool, base_dir: 
             hint=f"nemorun experiment wait {experiment_id}",
         )
     if failed:
-        chosen = {name for name in chosen if graph.jobs[name].state is not State.SUCCEEDED}
+        chosen = {name for name in chosen if graph.jobs[name].state.value != "SUCCEEDED"}
     if not chosen:
         say(f"Every job of {experiment_id} has succeeded: nothing to run again.")
         return 0

@@ -198,7 +198,10 @@ def cancel(id: str, jobs: tuple[str, ...], everything: bool, base_dir: str | Non
 )
 @base_dir_option
 def wait(ids: tuple[str, ...], timeout: float | None, base_dir: str | None) -> int:
-    """Wait until all jobs have ended. The exit code is 1 if one did not succeed, 124 after a time-out."""
+    """Wait until all jobs have ended.
+
+    The exit code is 1 if one did not succeed, 124 after a time-out.
+    """
     from nemorun_core.experiment.status import overall_state
 
     deadline = None if timeout is None else time.monotonic() + timeout

@@ -129,19 +129,10 @@ class _PluginCommand(click.Command):
                 f"the command {self.name!r} is brought by {whose}.",
                 hint=f"Uninstall one of them: pip uninstall {remove}",
             )
+        from nemorun_core.registry import Found, import_found
+
         value, distribution = self._found[0]
-        name = distribution.split()[0]
-        module, _, attribute = value.partition(":")
-        try:
-            command: object = importlib.import_module(module)
-            for part in filter(None, attribute.split(".")):
-                command = getattr(command, part)
-        except Exception as error:  # whatever a plugin's import raises is the plugin's
-            raise Defect(
-                f"the command {self.name!r} of {distribution} cannot be loaded: {type(error).__name__}: {error}.",
-                hint=f"Repair or remove it: pip install --force-reinstall {name}",
-                distribution=distribution,
-            ) from error
+        command = import_found(Found(name=str(self.name), value=value, distribution=distribution))
         if not isinstance(command, click.Command):
             raise Defect(f"{value} of {distribution} is no click command.", distribution=distribution)
         with command.make_context(self.name, [*ctx.args], parent=ctx.parent) as inner:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from nemorun_core.errors import UsageError
-
 if TYPE_CHECKING:
     from nemorun_core.experiment.session import Session
     from nemorun_core.store.layout import Folder, Home
@@ -39,46 +37,10 @@ def home_of(base_dir: str | None) -> Home:
 
 
 def find(reference: str, base_dir: str | None) -> tuple[str, Folder]:
-    """Return id and folder of the experiment that `reference` means: an id, a title (its newest), or a unique prefix.
+    """Return id and folder of the experiment that is meant. Raises UsageError where that is none or several."""
+    from nemorun_core.store import search
 
-    Raises:
-        UsageError: none or several are meant; says which.
-    """
-    from nemorun_core.model.key import folder_name
-
-    home = home_of(base_dir)
-    try:
-        return reference, home.find(reference)
-    except UsageError as error:
-        unknown = error
-    if newest := _newest(os.path.join(home.path, folder_name(reference, 100)), reference):
-        return newest
-    meant = sorted((id, folder) for id, folder in home.folders() if reference and id.startswith(reference))
-    if len(meant) == 1:
-        return meant[0]
-    if meant:
-        listed = ", ".join(id for id, _ in meant[:5]) + (", …" if len(meant) > 5 else "")
-        raise UsageError(
-            f"{reference!r} begins the ids of {len(meant)} experiments: {listed}.", hint="Type more of the id."
-        )
-    raise unknown
-
-
-def _newest(parent: str, title: str) -> tuple[str, Folder] | None:
-    """Return the newest experiment of a title, all of which stand in one folder; None if there is none."""
-    from nemorun_core.store.layout import Folder
-
-    wanted, found = f'"title":{json.dumps(title)},', []
-    for id in os.listdir(parent) if os.path.isdir(parent) else ():
-        folder = Folder(os.path.join(parent, id))
-        try:
-            with open(folder.definition, encoding="ascii", errors="replace") as stream:
-                head = stream.read(4096)
-        except OSError:
-            continue
-        if wanted in head:
-            found.append((head.partition('"created":"')[2][:24], id, folder))
-    return max(found, key=lambda entry: entry[:2])[1:] if found else None
+    return search.find(home_of(base_dir), reference)
 
 
 def open_session(reference: str, base_dir: str | None) -> Session:

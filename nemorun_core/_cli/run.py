@@ -47,10 +47,10 @@ def run(
     model.hidden=512 reaches into an argument that is a Config, dataclass or attrs object. Arguments of a script stand
     behind `--`.
     """
-    from nemorun_core._cli.again import Spoken, start
-    from nemorun_core._cli.values import make
+    from nemorun_core._cli.driving import Spoken, start
     from nemorun_core.contracts.executor import Executor
     from nemorun_core.contracts.plugin import Plugin
+    from nemorun_core.model.words import make
     from nemorun_core.registry import default_registry
 
     registry = default_registry()
@@ -78,7 +78,7 @@ def _task(target: str, arguments: tuple[str, ...], executor: Executor) -> Task:
 
     file, colon, function = target.rpartition(":")
     if colon and file.endswith(".py"):
-        from nemorun_core._cli.values import assign, lacking
+        from nemorun_core.model.words import assign, lacking
 
         task: Partial[object] = nemorun.Partial(_function(file, function))
         assign(task, arguments)

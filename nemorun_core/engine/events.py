@@ -147,13 +147,15 @@ def load(line: str) -> tuple[Event, str, int]:
             if name == "reason" and value is not None:
                 fields[name] = _reason(value)
             elif name == "members":
+                if not value:
+                    raise ValueError("no members")
                 fields[name] = tuple(_member(member) for member in value)
             elif name == "attempts":
                 fields[name] = tuple((str(job), int(attempt)) for job, attempt in value)
             elif name == "jobs":
                 fields[name] = tuple(value)
         return kind(**fields), time, epoch
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise MalformedRecord(f"expected an event, found {line[:80]!r} ({type(error).__name__}: {error})") from None
 
 

@@ -15,7 +15,7 @@ import attrs
 from nemorun_core.contracts.backend import Submission
 from nemorun_core.contracts.host import hostname, now
 from nemorun_core.contracts.plugin import Event as PublicEvent
-from nemorun_core.engine.events import Asked, Driven, Event, Intended, Observed, Warned, dump, load
+from nemorun_core.engine.events import Asked, Driven, Event, Intended, Warned, dump, load
 from nemorun_core.engine.state import Act, Action, Graph, Job
 from nemorun_core.engine.submission import Builder
 from nemorun_core.engine.worker import Worker
@@ -168,7 +168,8 @@ class Engine:
     def _begin(self) -> None:
         self.view.advance()
         self._journal = JournalWriter(self._folder.journal)
-        self._record(Driven(hostname(), os.getpid()))
+        if self._submits:
+            self._record(Driven(hostname(), os.getpid()))
         doubted: dict[Worker, list[tuple[tuple[str, int], str | None]]] = {}
         for job in self.graph.resume():
             if job.intended:
@@ -203,7 +204,7 @@ class Engine:
                 worker.kill()
         while self._inbox:
             event = self._inbox.popleft()
-            if not isinstance(event, Observed) or self.graph.is_news(event):
+            if self.graph.is_news(event):
                 self._record(event)
         self._flush()
         self._dispatch()
@@ -282,8 +283,14 @@ class Engine:
         return self._builder.build(self.graph.jobs[job].definition, attempt)
 
     def _take_requests(self) -> None:
-        for path, request in self._requests.pending():
-            self._record(Asked(tuple(job for job in request.jobs if job in self.graph.jobs), _reason(request)))
+        for path in self._requests.files():
+            try:
+                request = self._requests.read(path)
+            except StoreError as error:  # rubbish must not stop the driver, nor be read again
+                self._record(Warned(error.message))
+                request = None
+            if request is not None:
+                self._record(Asked(tuple(job for job in request.jobs if job in self.graph.jobs), _reason(request)))
             if self._flush(sync=True):
                 self._requests.settle(path)
 

@@ -35,7 +35,7 @@ def look(definition: Definition, folder: Folder, registry: Registry) -> View:
     """
     view = read_view(definition, folder)
     waiting = any(job.intended for job in view.graph.resume())
-    if not waiting and not (view.graph.open and Requests(folder.requests).pending()):
+    if not waiting and not (view.graph.open and Requests(folder.requests).files()):
         return view
     if driver_lives(folder):
         return view

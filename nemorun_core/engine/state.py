@@ -103,8 +103,12 @@ class Graph:
         """Yield the jobs that a new driver has to look after: ready, in doubt, or on a backend."""
         return (job for job in self.jobs.values() if job.waiting == 0 and not job.state.is_final)
 
-    def is_news(self, event: Observed) -> bool:
-        """Whether an observation says anything that is not known."""
+    def is_news(self, event: Event) -> bool:
+        """Whether an event says anything that is not known."""
+        if isinstance(event, Submitted):
+            return self.jobs[event.job].handle != event.handle
+        if not isinstance(event, Observed):
+            return True
         job = self.jobs[event.job]
         if job.state.is_final or event.attempt != job.attempt or event.incarnation < job.incarnation:
             return False
@@ -183,7 +187,7 @@ class Graph:
             self._end(job, State.CANCELLED, reason, time, actions)
 
     def _observe(self, job: Job, event: Observed, time: str, actions: list[Action]) -> None:
-        if event.incarnation < job.incarnation:
+        if event.incarnation < job.incarnation or len(event.members) != len(job.definition.tasks):
             return
         if event.incarnation > job.incarnation or not job.members:
             # A new incarnation begins anew: what the last one did is history.

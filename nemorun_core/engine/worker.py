@@ -27,11 +27,12 @@ _LONGEST_WAIT = 60.0
 class _Watched:
     """An attempt on the backend, as this connection knows it."""
 
-    __slots__ = ("attempt", "job", "last", "lost_after", "unknown_since")
+    __slots__ = ("attempt", "job", "last", "lost_after", "members", "unknown_since")
 
-    def __init__(self, job: str, attempt: int, lost_after: float) -> None:
+    def __init__(self, job: str, attempt: int, members: int, lost_after: float) -> None:
         self.job = job
         self.attempt = attempt
+        self.members = members
         self.lost_after = lost_after
         self.last: Observation | None = None
         self.unknown_since: float | None = None
@@ -340,7 +341,7 @@ class Worker(threading.Thread):
 
     def _watch(self, handle: Handle, job: Submission) -> None:
         lost_after = max(executor.lost_after_seconds for executor in job.executors)
-        self._watched.setdefault(handle, _Watched(job.key.job, job.key.attempt, lost_after))
+        self._watched.setdefault(handle, _Watched(job.key.job, job.key.attempt, len(job.members), lost_after))
         self._changed.add(handle)
 
     def _poll(self, backend: Backend) -> None:
@@ -359,6 +360,9 @@ class Worker(threading.Thread):
             observation = seen.get(handle, UNKNOWN)
             if not observation.members:
                 self._miss(handle, watched, events)
+                continue
+            if len(observation.members) != watched.members:
+                events.append(Warned(f"{type(self._executor).__name__} is broken: {_miscount(watched, observation)}"))
                 continue
             watched.unknown_since = None
             self._unknown.discard(handle)
@@ -407,6 +411,10 @@ class Worker(threading.Thread):
         if self._held_back and time.monotonic() >= self._not_before_offer:
             self._held_back = False
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+
+def _miscount(watched: _Watched, observation: Observation) -> str:
+    return f"it reports {len(observation.members)} members of job {watched.job!r}, which has {watched.members}"
 
 
 def _words(error: Exception) -> str:

@@ -208,8 +208,7 @@ class Draft:
     def _edges(self, dependencies: Iterable[str | Edge] | None) -> tuple[Edge, ...]:
         if dependencies is None:
             return ()
-        if isinstance(dependencies, (str, Edge)):
-            dependencies = [dependencies]
+        dependencies = [dependencies] if isinstance(dependencies, (str, Edge)) else dependencies
         if not isinstance(dependencies, Iterable):
             raise UsageError(f"dependencies: expected a list of ids, found {_called(dependencies)}.")
         edges: dict[tuple[str, Condition], Edge] = {}

@@ -13,7 +13,7 @@ from nemorun_core.contracts.host import now
 from nemorun_core.contracts.plugin import Plugin
 from nemorun_core.engine.loop import Engine
 from nemorun_core.engine.submission import Builder, write_support
-from nemorun_core.errors import Defect, ExperimentFailed, NemorunError, StoreError, UsageError
+from nemorun_core.errors import Defect, ExperimentFailed, NemorunError, UsageError
 from nemorun_core.experiment.draft import Draft, DraftJob
 from nemorun_core.experiment.provenance import collect, import_path
 from nemorun_core.experiment.session import Session
@@ -23,7 +23,7 @@ from nemorun_core.model.state import ReasonKind, State
 from nemorun_core.model.task import Task
 from nemorun_core.registry import Registry, default_registry
 from nemorun_core.store.layout import Folder, Home
-from nemorun_core.store.lock import Lock
+from nemorun_core.store.lock import Lock, driver_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -233,13 +233,41 @@ class Experiment:
                 definition, folder, self._registry, {job.id: job.tasks[0] for job in self._draft.jobs.values()}
             )
         elif detach:
-            from nemorun_core.engine.supervisor import detach as start_supervisor
-
-            start_supervisor(folder)
-            self._say(f"Experiment {self.id} goes on by itself. Follow it: {self._command('status')}")
-            self._told = True
+            self._detach()
         else:
             self._drive(tail_logs=tail_logs)
+
+    def resume(self, *, detach: bool = False, take_over: bool = False) -> None:
+        """Go on driving an experiment whose driver has gone: adopt what runs, finish the graph.
+
+        Inside `with exp:` leaving the block waits, as after `run`; outside, this call does.
+
+        Args:
+            detach: leave the driving to a process of its own and return.
+            take_over: also from a driver that lives or cannot be judged; that one stops by itself.
+
+        Raises:
+            UsageError: another process drives it, what its jobs need is not installed, or a secret's source is missing.
+        """
+        session = self._running_session("resume")
+        if session.drives:
+            raise UsageError(f"{self.id} is driven by this process already.")
+        session.check_startable()
+        if detach:
+            self._detach(take_over=take_over)
+        elif self._entered:
+            self._drive(tail_logs=False, take_over=take_over)
+            self._told = False
+        else:
+            with self:
+                self.resume(take_over=take_over)
+
+    def _detach(self, *, take_over: bool = False) -> None:
+        from nemorun_core.engine.supervisor import detach
+
+        detach(self._running_session("detach").folder, take_over=take_over)
+        self._say(f"Experiment {self.id} goes on by itself. Follow it: {self._command('status')}")
+        self._told = True
 
     def _freeze(self, *, sequential: bool, detach: bool, direct: bool) -> Definition:
         jobs = list(self._draft.jobs.values())
@@ -274,14 +302,16 @@ class Experiment:
                     )
         return definition
 
-    def _drive(self, *, tail_logs: bool) -> None:
+    def _drive(self, *, tail_logs: bool, take_over: bool = False) -> None:
         from nemorun_core.display.console import Console
 
-        session = self._session
-        assert session is not None
+        session = self._running_session("run")
         lock = Lock(session.folder.lock)
-        if not lock.acquire():
-            raise StoreError(f"{session.folder.path} is driven by another process.")
+        if not lock.acquire(take_over=take_over):
+            raise UsageError(
+                f"{self.id} is driven by {driver_of(session.folder.lock)}.",
+                hint=f"Follow it: {self._command('status')}; only if that process is lost: resume with take-over.",
+            )
         engine = Engine(session.definition, session.folder, self._registry, lock)
         session.engine = engine
         self._console = console = Console(

@@ -17,6 +17,7 @@ from nemorun_core.engine.submission import Builder
 from nemorun_core.errors import StoreError, UsageError
 from nemorun_core.experiment.status import JobStatus, status_of
 from nemorun_core.model.definition import Definition
+from nemorun_core.model.secret import Secret
 from nemorun_core.model.state import ReasonKind, State
 from nemorun_core.registry import Registry
 from nemorun_core.store.layout import Folder
@@ -69,6 +70,19 @@ class Session:
     def is_orphaned(self, graph: Graph) -> bool:
         """Whether work is left and nobody drives."""
         return graph.open > 0 and not self.drives and not driver_lives(self.folder)
+
+    def check_startable(self) -> None:
+        """Refuse to drive what this process could not start: a plugin or a secret's source is missing.
+
+        Raises:
+            UsageError: what is missing, by name.
+        """
+        for job in self.graph().jobs.values():
+            if job.state is State.UNSUBMITTED or job.state is State.PENDING:
+                for member in self._builder.build(job.definition, job.attempt).members:
+                    for value in member.environment.values():
+                        if isinstance(value, Secret):
+                            value.reveal()
 
     def job_id(self, job: str | int) -> str:
         """Return the id of a job given by id, or by its number in the order of `add`. Raises UsageError."""
@@ -158,6 +172,16 @@ class Session:
             )
         self.engine = Engine(self.definition, self.folder, self.registry, lock)
         return self.engine
+
+    def check_quiet(self, what: str) -> None:
+        """Refuse to have it `what` ("deleted") while it is driven, or has jobs that may run. Raises UsageError."""
+        busy = [job.id for job in self.graph().jobs.values() if job.intended and not job.state.is_final]
+        if busy or self.driver():
+            name, which = self.definition.id, ", ".join(busy[:5])
+            raise UsageError(
+                f"{name} still runs{f' ({which})' if busy else ''}: it cannot be {what}.",
+                hint=f"nemorun experiment cancel {name} --all && nemorun experiment wait {name}",
+            )
 
     def cancel_local(self, kind: ReasonKind) -> tuple[int, int]:
         """Cancel what runs on this machine; return how many jobs that is, and how many go on elsewhere."""

@@ -7,6 +7,7 @@ import typing
 
 import cattrs
 
+from nemorun_core.errors import UsageError
 from nemorun_core.model.records import MalformedRecord
 from nemorun_core.model.secret import Secret
 
@@ -73,5 +74,5 @@ def structure(data: object, kind: type[T]) -> T:
         return converter.structure(data, kind)
     except cattrs.BaseValidationError as error:
         raise MalformedRecord("; ".join(cattrs.transform_error(error))) from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, UsageError) as error:
         raise MalformedRecord(f"{error} @ $") from None

@@ -145,7 +145,7 @@ class Definition:
 
         `title` and `created` stand before the jobs: a catalog reads no further.
         """
-        fields: JsonObject = {name: getattr(self, name) for name in self.__slots__ if name != "__weakref__"}
+        fields: JsonObject = {field.name: getattr(self, field.name) for field in attrs.fields(Definition)}
         fields["jobs"] = [_job_json(job) for job in self.jobs]
         fields["executors"] = [_kinded_json(executor) for executor in self.executors]
         return fields

@@ -5,7 +5,7 @@ import string
 from typing import NamedTuple
 
 try:  # what `hashlib` would give, without the milliseconds that loading OpenSSL takes
-    from _sha2 import sha256
+    from _sha2 import sha256  # type: ignore[import-not-found,unused-ignore]
 except ImportError:
     from hashlib import sha256
 

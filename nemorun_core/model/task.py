@@ -97,9 +97,9 @@ class Task:
     @classmethod
     def from_record(cls: type[Self], record: Mapping[str, object]) -> Self:
         """Read what `to_record` wrote. Imports and runs nothing that the record names."""
-        from nemorun_core.model.convert import converter
+        from nemorun_core.model.convert import structure
 
-        return converter.structure(record, cls)
+        return structure(record, cls)
 
 
 def _text(value: str, what: str) -> str:
@@ -253,6 +253,18 @@ class Script(Task):
 
             record["metadata"] = encode_plain(self.metadata, "metadata")
         return record
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, object]) -> "Script":
+        """Read what `to_record` wrote. Raises MalformedRecord for anything else."""
+        from nemorun_core.model.convert import structure
+
+        script = structure(record, cls)
+        if script.metadata:
+            from nemorun_core.model.decoding import decode
+
+            script.metadata = decode({"nodes": [], "root": script.metadata})  # type: ignore[assignment]
+        return script
 
     def _given(self) -> list[tuple[str, object]]:
         found: list[tuple[str, object]] = []

@@ -76,7 +76,9 @@ class Folder(NamedTuple):
             )
         try:
             data = json.loads(text)
-            found = data.get("schema") if isinstance(data, dict) else None
+            if not isinstance(data, dict):
+                raise MalformedRecord(f"expected an object, found {type(data).__name__}")
+            found = data.get("schema")
             if isinstance(found, int) and found > SCHEMA:
                 raise StoreError(
                     f"{self.definition} has schema {found}; this nemorun reads up to {SCHEMA}.",

@@ -6,6 +6,7 @@ import os
 import time
 from typing import NamedTuple
 
+from nemorun_core.errors import StoreError
 from nemorun_core.model.records import MalformedRecord
 from nemorun_core.store.files import guarded, make_folder, read_text, sync_folder, write_atomically
 
@@ -65,23 +66,25 @@ class Requests:
                 os.set_blocking(end, False)
             return ends
 
-    def pending(self) -> list[tuple[str, Request]]:
-        """Return the requests that are there, oldest first, each with its file.
-
-        Raises:
-            StoreError: one cannot be read.
-        """
+    def files(self) -> list[str]:
+        """Return the files of the requests that are there, oldest first."""
         try:
             names = sorted(name for name in os.listdir(self._path) if name.endswith(".json"))
         except FileNotFoundError:
             return []
-        found = []
-        for name in names:
-            path = os.path.join(self._path, name)
-            text = read_text(path)
-            if text is not None:
-                found.append((path, _parse(text)))
-        return found
+        return [os.path.join(self._path, name) for name in names]
+
+    def read(self, path: str) -> Request | None:
+        """Return the request in a file, None if it was settled meanwhile. Raises StoreError where it is none."""
+        text = read_text(path)
+        try:
+            return None if text is None else _parse(text)
+        except MalformedRecord as error:
+            raise StoreError(f"{path}: {error}.", hint="Remove this file, and ask again.") from None
+
+    def pending(self) -> list[tuple[str, Request]]:
+        """Return the requests that are there, oldest first, each with its file. Raises StoreError where one is none."""
+        return [(path, request) for path in self.files() if (request := self.read(path)) is not None]
 
     def settle(self, path: str) -> None:
         """Remove a request whose event is in the journal."""

@@ -23,7 +23,7 @@ class SmallDisk:
     def fill(self) -> None:
         with open(self._filler, "ab", buffering=0) as stream:
             for size in (4096, 1):
-                with pytest.raises(OSError, match="No space left"):
+                with contextlib.suppress(OSError):
                     while True:
                         stream.write(b"x" * size)
 

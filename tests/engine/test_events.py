@@ -40,7 +40,7 @@ KINDS = {
         text,
         st.integers(0),
         st.integers(0),
-        st.lists(members, max_size=3).map(tuple),
+        st.lists(members, min_size=1, max_size=3).map(tuple),
         st.none() | reasons,
     ),
     "Lost": st.builds(module.Lost, text, st.integers(0)),

@@ -91,7 +91,7 @@ def test_a_plugin_without_setup_is_refused_by_name(experiment):
 
 
 def test_a_plugin_whose_fields_json_cannot_hold_is_refused_by_name(experiment):
-    with pytest.raises(UsageError, match="Tag cannot be written down: .*set"):
+    with pytest.raises(UsageError, match=r"Tag cannot be written down: .*set"):
         experiment.add(sh("true"), plugins=[targets.Tag({"a", object()})])  # type: ignore[arg-type]
     assert experiment.jobs == []
 

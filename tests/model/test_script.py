@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemorun_core.errors import UsageError
-from nemorun_core.model.decoding import MalformedRecord
+from nemorun_core.model.records import MalformedRecord
 from nemorun_core.model.secret import Secret
 from nemorun_core.model.task import Place, Script
 
@@ -134,7 +134,7 @@ def test_a_record_reads_back_equal(script):
 
 def test_a_secret_stays_a_reference():
     script = Script("a", env={"TOKEN": Secret("env", "TOKEN")})
-    assert script.to_record()["env"] == {"TOKEN": {"$": "secret", "source": "env", "name": "TOKEN"}}
+    assert script.to_record()["env"] == {"TOKEN": {"secret": "env", "name": "TOKEN"}}
     assert script.command(PLACE).env == {"TOKEN": Secret("env", "TOKEN")}
 
 
@@ -153,7 +153,7 @@ def test_repr_shows_what_was_given():
 
 
 @pytest.mark.parametrize(
-    "record", [{}, {"path": 1}, {"path": "a", "nope": 1}, {"path": "a", "env": {"A": {"$": "secret"}}}, {"path": [1]}]
+    "record", [{}, {"path": 1}, {"path": "a", "nope": 1}, {"path": "a", "env": {"A": {"secret": "env"}}}, {"path": [1]}]
 )
 def test_a_malformed_record_is_refused(record):
     with pytest.raises(MalformedRecord):

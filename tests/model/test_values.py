@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from nemorun_core.errors import UsageError
 from nemorun_core.model.buildable import Config, Partial
-from nemorun_core.model.decoding import MalformedRecord, decode
+from nemorun_core.model.decoding import decode
+from nemorun_core.model.records import MalformedRecord
 from nemorun_core.model.target import EnumMember, Reference
 from nemorun_core.model.values import encode, equal
 from tests.model.sample_targets import Access, Colour, Tokenizer, fail, show
@@ -235,10 +236,8 @@ def test_deep_lists_are_refused_without_a_recursion_error():
     ],
 )
 def test_a_malformed_record_is_refused_with_path_and_reason(record):
-    with pytest.raises(MalformedRecord) as caught:
+    with pytest.raises(MalformedRecord, match=r"^\$.*: expected .+, found "):
         decode(record)
-    assert caught.value.path.startswith("$")
-    assert caught.value.expected
 
 
 words = st.sampled_from(["node", "set", "dict", "enum", "object", "bytes", "path", "config", "a:b", "a" * 64])

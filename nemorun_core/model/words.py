@@ -1,4 +1,4 @@
-"""Words of a command line become typed values: by signature and by the fields of a class."""
+"""Words become typed values: by the signature of a function, and by the fields of a class."""
 
 from __future__ import annotations
 
