@@ -30,6 +30,7 @@ __all__ = ["cancel", "experiment", "list_", "logs", "status", "wait"]
 
 _TIME_OUT = 124
 _MANY = 10
+_PAGED = 100
 
 
 @click.group(
@@ -122,7 +123,8 @@ def status(ids: tuple[str, ...], follow: bool, as_json: bool, base_dir: str | No
                 }
             )
         elif not (follow and sys.stdout.isatty()):
-            click.echo(("\n" if number else "") + status_text(session.definition.id, session.status(graph)))
+            text = ("\n" if number else "") + status_text(session.definition.id, session.status(graph))
+            (click.echo_via_pager if len(graph.jobs) > _PAGED and sys.stdout.isatty() else click.echo)(text)
         warn_orphaned(session, base_dir)
 
 

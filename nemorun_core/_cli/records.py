@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from nemorun_core._cli.grammar import Command, base_dir_option, json_option
-from nemorun_core._cli.lookup import emit, experiment_argument, home_of, open_session, say
+from nemorun_core._cli.lookup import emit, experiment_argument, find, home_of, open_session, say
 from nemorun_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from nemorun_core.experiment.session import Session
     from nemorun_core.model.definition import Kinded
 
 __all__ = ["delete", "diff", "show"]
@@ -33,8 +32,7 @@ def show(id: str, as_json: bool, base_dir: str | None) -> None:
     """
     from nemorun_core.experiment.compare import job_record, parts
 
-    session = open_session(id, base_dir)
-    definition = session.definition
+    definition = find(id, base_dir)[1].read_definition()
     if as_json:
         heads = {name: getattr(definition, name) for name in ("id", "title", "created", "cwd", "sequential", "direct")}
         jobs = [job_record(definition, job) for job in definition.jobs]
@@ -46,9 +44,9 @@ def show(id: str, as_json: bool, base_dir: str | None) -> None:
     for number, job in enumerate(definition.jobs):
         after = ", ".join(f"{edge.upstream} ({edge.condition.value})" for edge in job.edges)
         click.echo(f"\nJob {number}: {job.id}{f', after {after}' if after else ''}")
-        for what, kindeds in parts(session.definition, job).items():
+        for what, kindeds in parts(definition, job).items():
             for kinded in kindeds:
-                click.echo(f"  {what}: {_readable(session, what, kinded)}")
+                click.echo(f"  {what}: {_readable(what, kinded)}")
         for change in job.changes:
             click.echo(f"  changed by {change.by}:")
             for line in change.lines:
@@ -58,10 +56,11 @@ def show(id: str, as_json: bool, base_dir: str | None) -> None:
         click.echo(f"  {name}: {value}")
 
 
-def _readable(session: Session, what: str, kinded: Kinded) -> str:
+def _readable(what: str, kinded: Kinded) -> str:
     from nemorun_core.experiment.compare import read
+    from nemorun_core.registry import default_registry
 
-    value = read(session.registry, kinded)
+    value = read(default_registry(), kinded)
     if not isinstance(value, dict):
         return repr(value)
     import attrs
@@ -90,16 +89,17 @@ def diff(a: str, b: str, as_json: bool, base_dir: str | None) -> None:
     JSON: `{"a", "b", "differences": [{"where", "path", "a", "b"}]}`; `a` and `b` inside are texts, null where absent.
     """
     from nemorun_core.experiment.compare import differences
+    from nemorun_core.registry import default_registry
 
-    one, two = open_session(a, base_dir), open_session(b, base_dir)
-    found = differences(one.definition, two.definition, one.registry)
+    one, two = (find(reference, base_dir)[1].read_definition() for reference in (a, b))
+    found = differences(one, two, default_registry())
     if as_json:
-        emit({"a": one.definition.id, "b": two.definition.id, "differences": found})
+        emit({"a": one.id, "b": two.id, "differences": found})
         return
     for entry in found:
         click.echo(f"{entry['where']} {entry['path']}: {entry['a'] or '<absent>'} -> {entry['b'] or '<absent>'}")
     if not found:
-        say(f"{one.definition.id} and {two.definition.id} are the same.")
+        say(f"{one.id} and {two.id} are the same.")
 
 
 @click.command(cls=Command)

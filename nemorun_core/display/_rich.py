@@ -17,6 +17,7 @@ from nemorun_core.model.state import State
 __all__ = ["LiveTable", "follow_table", "status_table"]
 
 _REDRAW_SECONDS = 1.0
+_NARROW = 60
 
 _STYLES = {
     State.UNSUBMITTED: "dim",
@@ -31,12 +32,19 @@ _STYLES = {
 _FIRST_SHOWN = (State.RUNNING, State.FAILED, State.LOST, State.PENDING, State.CANCELLED, State.UNSUBMITTED)
 
 
-def elapsed(job: Job, now: float) -> str:
-    """Return how long a job has run, or ran, as h:mm:ss; '' before its start."""
+def elapsed(job: Job, now: float, *, short: bool = False) -> str:
+    """Return how long a job has run, or ran, as h:mm:ss, or `short` in its largest unit; '' before its start."""
     if not job.started:
         return ""
     end = _seconds(job.ended) if job.ended else now
     seconds = max(0, int(end - _seconds(job.started)))
+    if short:
+        size, unit = next(
+            (size, unit)
+            for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+            if seconds >= size or size == 1
+        )
+        return f"{seconds // size}{unit}"
     return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
@@ -46,30 +54,34 @@ def _seconds(moment: str) -> float:
     return calendar.timegm(time.strptime(moment[:19], "%Y-%m-%dT%H:%M:%S")) + float(moment[19:23])
 
 
-def status_table(graph: Graph, *, rows: int, now: float) -> RenderableType:
-    """Return the jobs as a table of at most `rows`: those that matter first, the others as one line by state."""
+def status_table(graph: Graph, *, width: int, height: int, now: float) -> RenderableType:
+    """Return the jobs as a table that fits: those that matter first, the others as counts by state and reason."""
     jobs = list(graph.jobs.values())
-    shown = jobs
-    if len(jobs) > rows:
+    shown, below = jobs, None
+    if len(jobs) > height - 2:
+        text = f"{len(jobs)} jobs: {_summary(jobs)}"
+        below = Text(text, style="bold")
         order = {state: place for place, state in enumerate(_FIRST_SHOWN)}
-        shown = sorted(jobs, key=lambda job: (order.get(job.state, len(order)), job.index))[: max(0, rows - 1)]
+        rows = max(1, height - 3 - len(text) // width)
+        shown = sorted(jobs, key=lambda job: (order.get(job.state, len(order)), job.index))[:rows]
         shown.sort(key=lambda job: job.index)
-    table = Table(box=None, pad_edge=False, expand=False)
-    table.add_column("Job", overflow="ellipsis", no_wrap=True)
-    table.add_column("State", no_wrap=True)
-    table.add_column("Elapsed", justify="right", no_wrap=True)
-    table.add_column("Reason", overflow="ellipsis", no_wrap=True, ratio=1)
-    for job in shown:
-        style = _STYLES[job.state]
-        table.add_row(
-            Text(job.id),
-            Text(job.state.value, style=style),
-            elapsed(job, now),
-            Text(str(job.reason or ""), style="dim"),
-        )
-    if len(shown) == len(jobs):
-        return table
-    return Group(table, Text(f"{len(jobs)} jobs: {_summary(jobs)}", style="bold"))
+    narrow = width < _NARROW
+    spent = [elapsed(job, now, short=narrow) for job in shown]
+    # What rich would shrink evenly is given its place here: states and times whole, the rest shared by id and reason.
+    states = max((len(job.state.value) for job in shown), default=0)
+    times = max([len("Time"), *map(len, spent)])
+    room = max(8, width - states - times - 6)
+    reasons = max((len(str(job.reason or "")) for job in shown), default=0)
+    names = min(max((len(job.id) for job in shown), default=0), max(room - reasons, room * 2 // 5))
+    table = Table(box=None, pad_edge=False, expand=False, padding=(0, 2, 0, 0))
+    table.add_column("Job", overflow="ellipsis", no_wrap=True, width=max(names, 3))
+    table.add_column("State", no_wrap=True, width=max(states, 5))
+    table.add_column("Time", justify="right", no_wrap=True, width=times)
+    table.add_column("Reason", overflow="ellipsis", no_wrap=True)
+    for job, time_ in zip(shown, spent, strict=True):
+        state = Text(job.state.value, style=_STYLES[job.state])
+        table.add_row(Text(job.id), state, time_, Text(str(job.reason or ""), style="dim"))
+    return Group(table, below) if below else table
 
 
 def _summary(jobs: Sequence[Job]) -> str:
@@ -89,10 +101,14 @@ def follow_table(graph: Callable[[], Graph], *, is_over: Callable[[Graph], bool]
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             now = graph()
-            live.update(status_table(now, rows=max(3, console.size.height - 3), now=time.time()), refresh=True)
+            live.update(_fitted(now, console), refresh=True)
             if is_over(now):
                 return
             time.sleep(_REDRAW_SECONDS)
+
+
+def _fitted(graph: Graph, console: Console) -> RenderableType:
+    return status_table(graph, width=console.size.width, height=console.size.height - 1, now=time.time())
 
 
 class LiveTable:
@@ -112,4 +128,4 @@ class LiveTable:
         self._live.stop()
 
     def _render(self) -> RenderableType:
-        return status_table(self._graph(), rows=max(3, self._console.size.height - 3), now=time.time())
+        return _fitted(self._graph(), self._console)

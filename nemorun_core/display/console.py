@@ -9,7 +9,8 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from nemorun_core.display.logs import Source, binary, follow
+from nemorun_core.display.logs import Source, follow
+from nemorun_core.engine.output import binary
 from nemorun_core.engine.state import Graph, Job
 
 if TYPE_CHECKING:

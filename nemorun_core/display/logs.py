@@ -6,14 +6,13 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import BinaryIO
 
 import attrs
 
 from nemorun_core.contracts.witness import base_path, rank_suffix
 from nemorun_core.errors import StoreError, UsageError
 
-__all__ = ["Source", "binary", "compiled", "follow", "last_lines", "sources_of"]
+__all__ = ["Source", "compiled", "follow", "last_lines", "sources_of"]
 
 _CHUNK = 1 << 18
 _LONGEST_LINE = 1 << 16
@@ -191,24 +190,3 @@ def _dress_lines(prefix: bytes, data: bytes, pattern: re.Pattern[bytes] | None) 
     if not data or not prefix:
         return data
     return prefix + data[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
-
-
-def binary(stream: object) -> Callable[[bytes], None]:
-    """Return what writes bytes to a text stream: straight to its buffer, or decoded where it has none (a notebook)."""
-    buffer: BinaryIO | None = getattr(stream, "buffer", None)
-    if buffer is None:
-        import codecs
-
-        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-
-        def write_text(data: bytes) -> None:
-            stream.write(decode(data))  # type: ignore[attr-defined]
-
-        return write_text
-
-    def write_bytes(data: bytes) -> None:
-        stream.flush()  # type: ignore[attr-defined]
-        buffer.write(data)
-        buffer.flush()
-
-    return write_bytes

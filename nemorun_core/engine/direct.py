@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from nemorun_core.contracts.host import hostname, now
 from nemorun_core.contracts.observation import MemberObservation
 from nemorun_core.contracts.witness import base_path
-from nemorun_core.display.logs import binary
 from nemorun_core.engine.events import Asked, Driven, Event, Intended, Observed, Submitted, dump
+from nemorun_core.engine.output import binary
 from nemorun_core.engine.state import Act, Graph, Job
 from nemorun_core.engine.submission import Builder
 from nemorun_core.errors import StoreError

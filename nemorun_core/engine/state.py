@@ -187,7 +187,9 @@ class Graph:
             self._end(job, State.CANCELLED, reason, time, actions)
 
     def _observe(self, job: Job, event: Observed, time: str, actions: list[Action]) -> None:
-        if event.incarnation < job.incarnation or len(event.members) != len(job.definition.tasks):
+        if len(event.members) != len(job.definition.tasks):
+            raise ValueError(f"{len(event.members)} members of a job that has {len(job.definition.tasks)}")
+        if event.incarnation < job.incarnation:
             return
         if event.incarnation > job.incarnation or not job.members:
             # A new incarnation begins anew: what the last one did is history.

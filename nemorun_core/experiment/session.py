@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from nemorun_core.display.console import prefixes
-from nemorun_core.display.logs import Source, binary, compiled, follow, last_lines, sources_of
+from nemorun_core.display.logs import Source, compiled, follow, last_lines, sources_of
 from nemorun_core.engine.loop import Engine, View
+from nemorun_core.engine.output import binary
 from nemorun_core.engine.settle import driver_lives, look
 from nemorun_core.engine.state import Graph, Job
 from nemorun_core.engine.submission import Builder
@@ -21,7 +22,7 @@ from nemorun_core.model.secret import Secret
 from nemorun_core.model.state import ReasonKind, State
 from nemorun_core.registry import Registry
 from nemorun_core.store.layout import Folder
-from nemorun_core.store.lock import Lock, driver_of
+from nemorun_core.store.lock import driver_of
 from nemorun_core.store.requests import Request, Requests
 
 __all__ = ["Session"]
@@ -156,22 +157,6 @@ class Session:
                 f"{name} is driven by process {driver['pid']} on {driver['host']}.",
                 hint=f"nemorun experiment status {name} -f follows it; --take-over stops that driver.",
             )
-
-    def take_up(self, *, take_over: bool = False) -> Engine:
-        """Take the lock and return the engine that goes on with the experiment in this process, not started yet.
-
-        Raises:
-            UsageError: as `check_resumable`; StoreError: another process took the lock meanwhile, or the disk refused.
-        """
-        self.check_resumable(take_over=take_over)
-        lock = Lock(self.folder.lock)
-        if not lock.acquire(take_over=take_over):
-            raise StoreError(
-                f"another process took {self.folder.path} up.",
-                hint=f"nemorun experiment status {self.definition.id} -f",
-            )
-        self.engine = Engine(self.definition, self.folder, self.registry, lock)
-        return self.engine
 
     def check_quiet(self, what: str) -> None:
         """Refuse to have it `what` ("deleted") while it is driven, or has jobs that may run. Raises UsageError."""

@@ -70,7 +70,6 @@ def test_resume_detached_prints_the_id_and_goes_on(shell, call, tmp_path):
         "with run.Experiment('orphan', id='orphan_1') as experiment:\n"
         "    experiment.add(run.Script(inline='true'), name='first')\n"
         "    experiment.add(run.Script(inline='echo second'), name='second', dependencies=['first'])\n"
-        "    run.hookimpl\n"
         "    from nemorun_core.engine.loop import Engine\n"
         "    Engine.start = lambda self: os._exit(9)\n"
         "    experiment.run()\n"
@@ -83,6 +82,18 @@ def test_resume_detached_prints_the_id_and_goes_on(shell, call, tmp_path):
     assert (said.code, said.out) == (0, "orphan_1\n")
     assert call("experiment", "wait", "orphan_1").code == 0
     assert call("experiment", "logs", "orphan_1", "second").out == "second\n"
+
+
+def test_resume_takes_over_from_a_driver_that_lives_and_the_job_runs_once(call, shell, tmp_path):
+    (tmp_path / "job.sh").write_text(f"echo started; while ! test -e {tmp_path}/go; do sleep 0.02; done\n")
+    id = shell("nemorun run job.sh --name long --detach").out.strip()
+    before = json.loads(call("experiment", "status", id, "--json").out)["driver"]
+    assert call("experiment", "resume", id, "--detach", "--take-over").out == f"{id}\n"
+    after = json.loads(call("experiment", "status", id, "--json").out)["driver"]
+    (tmp_path / "go").touch()
+    assert call("experiment", "wait", id).code == 0
+    assert before["pid"] != after["pid"]
+    assert call("experiment", "logs", id, 0).out == "started\n"
 
 
 def test_show_tells_tasks_executors_dependencies_changes_and_provenance(call):

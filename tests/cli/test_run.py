@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -150,3 +153,17 @@ def test_words_of_ours_go_to_standard_error(shell, folder):
 def test_the_file_is_found_from_another_folder(shell, folder):
     os.mkdir(folder / "sub")
     assert shell("cd sub && nemorun run ../work.py:either value=1").code == 0
+
+
+def test_an_interrupt_cancels_the_job_and_is_exit_code_130(shell, folder):
+    (folder / "long.sh").write_text("echo ready; sleep 60\n")
+    words = [sys.executable, "-m", "nemorun_core._cli", "run", "long.sh", "--name", "long"]
+    with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "long | ready\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    shown = json.loads(shell("nemorun experiment status long --json").out)
+    assert shown["jobs"][0]["state"] == "CANCELLED"

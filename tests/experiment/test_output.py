@@ -140,7 +140,7 @@ def test_no_color_takes_the_colours_from_the_prefixes(tmp_path):
 def test_on_a_terminal_a_table_shows_state_elapsed_and_reason(tmp_path):
     written = on_a_terminal(tmp_path, launcher())
     plain = ESCAPE.sub("", written)
-    assert re.search(r"Job +State +Elapsed +Reason", plain)
+    assert re.search(r"Job +State +(Elapsed|Time) +Reason", plain)
     assert re.search(r"first +SUCCEEDED +0:00:0\d", plain)
     assert re.search(r"second +FAILED +0:00:0\d +exit code 3", plain)
     assert "[nemorun]" not in plain
