@@ -76,6 +76,9 @@ class Group(click.Group):
         self._commands_of = commands_of
         self._path = path
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ([] if ctx.resilient_parsing else ["--help"]))
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self._commands_of, *sorted(set(plugin_commands(self._path)) - set(self._commands_of))]
 
@@ -112,22 +115,19 @@ class _PluginCommand(click.Command):
     """A command of an installed plugin: listed by its distribution, imported when it is invoked."""
 
     def __init__(self, name: str, found: Sequence[tuple[str, str]]) -> None:
-        whose = " and ".join(distribution for _, distribution in found)
-        super().__init__(
-            name,
-            help=f"Comes with {whose}.",
-            add_help_option=False,
-            context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
-        )
         self._found = found
+        self._whose = " and ".join(distribution for _, distribution in found)
+        super().__init__(name, help=f"Comes with {self._whose}.")
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.args = list(args)  # all of it is the plugin's to read
+        return []
 
     def invoke(self, ctx: click.Context) -> object:
         if len(self._found) > 1:
-            whose = " and by ".join(distribution for _, distribution in self._found)
-            remove = self._found[1][1].split()[0]
             raise UsageError(
-                f"the command {self.name!r} is brought by {whose}.",
-                hint=f"Uninstall one of them: pip uninstall {remove}",
+                f"the command {self.name!r} is brought by {self._whose}.",
+                hint=f"Uninstall one of them: pip uninstall {self._found[1][1].split()[0]}",
             )
         from nemorun_core.registry import Found, import_found
 

@@ -48,6 +48,9 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, by default this process's, and return the exit code. Never raises what a user can cause."""
+    # None where the caller has closed it; what stands in is open as long as the process.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
@@ -98,7 +101,8 @@ def _say(error: BaseException) -> None:
         text = str(error)
     elif isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx else "nemorun"
-        text = f"{error.format_message()}\n  See `{where} --help`."
+        quote = "Quote what holds spaces, and see" if "unexpected extra argument" in error.format_message() else "See"
+        text = f"{error.format_message()}\n  {quote} `{where} --help`."
     elif isinstance(error, click.ClickException):
         text = error.format_message()
     elif isinstance(error, OSError):

@@ -12,6 +12,7 @@ from nemorun_core.contracts.capabilities import Capabilities
 from nemorun_core.errors import UsageError
 from nemorun_core.model.environment import check_environment
 from nemorun_core.model.secret import Secret
+from nemorun_core.model.state import ReasonKind
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,8 +25,6 @@ _IMMUTABLE = frozenset({bool, bytes, float, frozenset, int, str, type(None)})
 
 # Fields of the base that no released backend honours yet; each leaves this table with the step that brings it.
 _LATER: Mapping[str, str] = {
-    "retries": "retries come with the detached driver",
-    "retry_on": "retries come with the detached driver",
     "launcher": "launchers come with nemorun-torchrun",
     "packager": "packagers come with nemorun-git",
     "outputs": "fetching outputs comes with the packagers",
@@ -58,7 +57,7 @@ class Executor:
 
     env_vars: dict[str, str | Secret] = attrs.field(factory=dict)
     retries: int = 0
-    retry_on: frozenset[str] = frozenset()
+    retry_on: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
     timeout_seconds: float | None = None
     launcher: str | None = None
     packager: str | None = None
@@ -113,6 +112,12 @@ class Executor:
                 continue
             if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < float("inf"):
                 raise UsageError(f"{name}({field}={seconds!r}): expected a number of seconds, 0 or more.")
+        if type(self.retries) is not int or self.retries < 0:
+            raise UsageError(f"{name}(retries={self.retries!r}): expected a whole number, 0 or more.")
+        kinds = [kind.value for kind in ReasonKind]
+        for kind in self.retry_on:
+            if kind not in kinds:
+                raise UsageError(f"{name}(retry_on=...): there is no reason {kind!r}.", hint=f"Use {', '.join(kinds)}.")
         able = self.capabilities()
         if self.timeout_seconds is not None and not able.timeout:
             raise UsageError(f"{name} cannot honour timeout_seconds.", hint="Leave timeout_seconds out.")

@@ -31,7 +31,8 @@ from nemorun_core.store.requests import Request, Requests
 
 __all__ = ["Engine", "View", "read_view"]
 
-_RETRY_SECONDS = 1.0
+_DISK_SECONDS = 1.0
+_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 1.0, 60.0
 
 
 @attrs.define
@@ -107,6 +108,7 @@ class Engine:
         self._reading = self._writing = -1
         self._leaving = False
         self._killing = False
+        self._retries: list[tuple[float, Job]] = []
         self._stuck_until = 0.0
         self._beaten = time.monotonic()
         self._broken_hooks: set[str] = set()
@@ -185,9 +187,8 @@ class Engine:
         self._dispatch()
 
     def _turn(self) -> None:
-        patience = HEARTBEAT_SECONDS
-        if self._stuck_until:
-            patience = max(0.0, min(patience, self._stuck_until - time.monotonic()))
+        dues = [due for due, _ in self._retries] + ([self._stuck_until] if self._stuck_until else [])
+        patience = max(0.0, min([HEARTBEAT_SECONDS, *(due - time.monotonic() for due in dues)]))
         readable, _, _ = select.select([self._reading], [], [], patience)
         signs = b""
         if readable:
@@ -206,6 +207,9 @@ class Engine:
             event = self._inbox.popleft()
             if self.graph.is_news(event):
                 self._record(event)
+        moment = time.monotonic()
+        self._ready += [job for due, job in self._retries if due <= moment]
+        self._retries = [(due, job) for due, job in self._retries if due > moment]
         self._flush()
         self._dispatch()
 
@@ -226,8 +230,13 @@ class Engine:
                 self._ready.append(job)
             elif act is Act.WITHDRAW:
                 withdrawals.setdefault(self._worker(job), []).append((job.id, job.attempt))
-            elif job.handle is not None:
-                (cancels if act is Act.CANCEL else releases).setdefault(self._worker(job), []).append(job.handle)
+            elif act is Act.RETRY:
+                pause = min(_FIRST_RETRY_SECONDS * 2 ** (job.attempt - 1), _LAST_RETRY_SECONDS)
+                self._retries.append((time.monotonic() + pause, job))
+            elif act is Act.RELEASE and job.retired is not None:
+                releases.setdefault(self._worker(job), []).append(job.retired)
+            elif act is Act.CANCEL and job.handle is not None:
+                cancels.setdefault(self._worker(job), []).append(job.handle)
         for worker, handles in cancels.items():
             worker.cancel(handles)
         for worker, attempts in withdrawals.items():
@@ -242,7 +251,7 @@ class Engine:
         try:
             self._journal.flush(sync=sync)
         except StoreError:
-            self._stuck_until = time.monotonic() + _RETRY_SECONDS
+            self._stuck_until = time.monotonic() + _DISK_SECONDS
             return False
         self._stuck_until = 0.0
         if self._told:

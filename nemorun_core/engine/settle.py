@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from collections.abc import Collection
 
+from nemorun_core.contracts.backend import Backend
 from nemorun_core.engine.loop import Engine, View, read_view
+from nemorun_core.engine.submission import Builder
 from nemorun_core.errors import StoreError, UsageError
 from nemorun_core.model.definition import Definition
 from nemorun_core.registry import Registry
@@ -12,7 +16,9 @@ from nemorun_core.store.layout import Folder
 from nemorun_core.store.lock import Lock, driver_of
 from nemorun_core.store.requests import Requests
 
-__all__ = ["driver_lives", "look"]
+__all__ = ["cancel_beside", "driver_lives", "look"]
+
+_MARGIN_SECONDS = 10.0
 
 
 def driver_lives(folder: Folder) -> bool:
@@ -53,3 +59,37 @@ def look(definition: Definition, folder: Folder, registry: Registry) -> View:
     with contextlib.suppress(StoreError):
         view = read_view(definition, folder)
     return view
+
+
+def cancel_beside(definition: Definition, folder: Folder, registry: Registry, jobs: Collection[str]) -> None:
+    """Cancel at the backend itself, beside a driver that does not answer; it writes nothing but what jobs write.
+
+    Waits until they have ended, at most their grace and ten seconds more.
+
+    Raises:
+        TransientError: a scheduler did not answer; UsageError: a plugin that is needed is not installed.
+    """
+    view = read_view(definition, folder)
+    builder = Builder(definition, folder, registry)
+    by_connection: dict[object, list[str]] = {}
+    for name in jobs:
+        job = view.graph.jobs[name]
+        if job.intended and not job.state.is_final:
+            executor = builder.executor(job.definition)
+            by_connection.setdefault((type(executor), executor.connection()), []).append(name)
+    for names in by_connection.values():
+        submissions = [builder.build(view.graph.jobs[name].definition, view.graph.jobs[name].attempt) for name in names]
+        grace = max(executor.grace_seconds for job in submissions for executor in job.executors)
+        with submissions[0].executors[0].backend() as backend:
+            handles = set(backend.find(submissions).values())
+            backend.cancel(handles)
+            _await_end(backend, handles, grace + _MARGIN_SECONDS)
+
+
+def _await_end(backend: Backend, handles: set[str], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while handles and time.monotonic() < deadline:
+        for handle, seen in backend.poll(handles).items():
+            if all(member.state.is_final for member in seen.members):
+                handles = handles - {handle}
+        time.sleep(0.05)

@@ -36,6 +36,7 @@ class Act(enum.Enum):
     WITHDRAW = "withdraw"
     CANCEL = "cancel"
     RELEASE = "release"
+    RETRY = "retry"
     TELL = "tell"
 
 
@@ -49,6 +50,10 @@ class Job:
         intended: the attempt may be on the scheduler, so it is looked for before it is submitted again.
         asked: why the job is to be cancelled, where it is.
         verdict: state and reason that an end of one member decided for the whole group.
+        retries: further attempts after failures of the program, and as many again after failures around it.
+        retry_on: kinds of reason that are retried; empty: all that may pass, but LOST.
+        failures: how often it failed by itself, and how often by what is around it.
+        retired: the handle of the attempt before, to be released.
     """
 
     definition: JobDefinition
@@ -66,6 +71,10 @@ class Job:
     intended: bool = False
     asked: Reason | None = None
     verdict: tuple[State, Reason | None] | None = None
+    retries: int = 0
+    retry_on: frozenset[str] = frozenset()
+    failures: tuple[int, int] = (0, 0)
+    retired: str | None = None
 
     @property
     def id(self) -> str:
@@ -93,6 +102,8 @@ class Graph:
         for job in self.jobs.values():
             for edge in job.definition.edges:
                 self.jobs[edge.upstream].dependants.append((job, edge.condition))
+            fields = definition.executors[job.definition.executors[0]].fields if definition.executors else {}
+            job.retries, job.retry_on = int(str(fields.get("retries", 0))), _kinds(fields.get("retry_on"))
         self.open = len(self.jobs)
 
     def begin(self) -> list[Action]:
@@ -230,6 +241,29 @@ class Graph:
         if job.verdict:
             actions.append((Act.CANCEL, job))
 
+    def _try_again(self, job: Job, state: State, reason: Reason | None, actions: list[Action]) -> bool:
+        """Begin a new attempt, with a new key, where the failed one may be retried; return whether it is."""
+        if not job.retries or job.asked or state not in (State.FAILED, State.LOST) or reason is None:
+            return False
+        if job.retry_on and reason.kind.value not in job.retry_on:
+            return False
+        if not job.retry_on and reason.kind in (ReasonKind.LOST, ReasonKind.REJECTED):
+            return False
+        own, around = job.failures
+        job.failures = (own, around + 1) if reason.kind in _AROUND else (own + 1, around)
+        if max(job.failures) > job.retries:
+            return False
+        job.attempt += 1
+        job.retired, job.handle = job.handle, None
+        job.members, job.incarnation, job.verdict, job.intended, job.started = (), 0, None, False, None
+        self._move(
+            job, State.PENDING, Reason(ReasonKind.WAITING, f"for attempt {job.attempt}, after {reason}"), actions
+        )
+        if job.retired is not None:
+            actions.append((Act.RELEASE, job))
+        actions.append((Act.RETRY, job))
+        return True
+
     def _move(self, job: Job, state: State, reason: Reason | None, actions: list[Action]) -> None:
         if (job.state, job.reason) != (state, reason):
             job.state, job.reason = state, reason
@@ -237,6 +271,8 @@ class Graph:
 
     def _end(self, job: Job, state: State, reason: Reason | None, time: str, actions: list[Action]) -> None:
         """Make a job final, and with it whatever follows from that without running: iterative, a chain may be long."""
+        if self._try_again(job, state, reason, actions):
+            return
         ending = deque([(job, state, reason)])
         while ending:
             job, state, reason = ending.popleft()
@@ -246,6 +282,7 @@ class Graph:
             self.open -= 1
             actions.append((Act.TELL, job))
             if job.handle is not None:
+                job.retired = job.handle
                 actions.append((Act.RELEASE, job))
             for dependant, condition in job.dependants:
                 if dependant.state.is_final:
@@ -255,6 +292,24 @@ class Graph:
                     ending.append((dependant, State.SKIPPED, _cause(job)))
                 elif dependant.waiting == 0:
                     actions.append((Act.SUBMIT, dependant))
+
+
+# Reasons that lie around a program, not in it; their retries are counted apart.
+_AROUND = frozenset(
+    {
+        ReasonKind.IMAGE,
+        ReasonKind.LIMIT,
+        ReasonKind.LOST,
+        ReasonKind.NODE_FAILURE,
+        ReasonKind.PREEMPTED,
+        ReasonKind.REJECTED,
+        ReasonKind.UNSCHEDULABLE,
+    }
+)
+
+
+def _kinds(value: object) -> frozenset[str]:
+    return frozenset(map(str, value)) if isinstance(value, (list, tuple, frozenset)) else frozenset()
 
 
 def _rank(state: State) -> int:

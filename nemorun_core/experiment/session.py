@@ -12,7 +12,7 @@ from nemorun_core.display.console import prefixes
 from nemorun_core.display.logs import Source, compiled, follow, last_lines, sources_of
 from nemorun_core.engine.loop import Engine, View
 from nemorun_core.engine.output import binary
-from nemorun_core.engine.settle import driver_lives, look
+from nemorun_core.engine.settle import cancel_beside, driver_lives, look
 from nemorun_core.engine.state import Graph, Job
 from nemorun_core.engine.submission import Builder
 from nemorun_core.errors import StoreError, UsageError
@@ -115,6 +115,8 @@ class Session:
         deadline = time.monotonic() + _ANSWER_SECONDS
         while os.path.exists(path) and time.monotonic() < deadline:
             time.sleep(0.01)
+        if os.path.exists(path) and not self.drives:
+            cancel_beside(self.definition, self.folder, self.registry, jobs)
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
         """Wait until every job is final, and return whether all succeeded; False where the time was over before.

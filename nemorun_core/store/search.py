@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 
 from nemorun_core.errors import UsageError
 from nemorun_core.model.key import folder_name
@@ -32,6 +33,9 @@ def find(home: Home, reference: str) -> tuple[str, Folder]:
         raise UsageError(
             f"{reference!r} begins the ids of {len(meant)} experiments: {listed}.", hint="Type more of the id."
         )
+    words = [id for id, _ in home.folders() if reference in id.split(" ")[:-1] or reference == id.rpartition(" ")[2]]
+    if words:
+        raise UsageError(unknown.message, hint=f"An id with spaces needs quotes: {shlex.quote(words[0])}")
     raise unknown
 
 

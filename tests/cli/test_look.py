@@ -253,6 +253,30 @@ def test_what_is_typed_wrong_is_answered_in_two_lines_with_exit_code_2(call, ran
     assert len(said.err.splitlines()) == 2
 
 
+@pytest.mark.parametrize("words", [["status", "Experiment_1"], ["logs", "My", "Experiment_1", "0"]], ids=" ".join)
+def test_what_lacks_its_quotes_is_told_so(call, ran, words):
+    ran("My Experiment", id="My Experiment_1", first="true")
+    said = call("experiment", *words)
+    assert said.code == 2
+    assert "uote" in said.err
+
+
+def test_a_group_without_a_command_shows_its_help(call):
+    for words in ([], ["experiment"], ["plugins"]):
+        said = call(*words)
+        assert (said.code, said.err) == (0, "")
+        assert said.out.startswith("Usage: nemorun")
+
+
+def test_a_full_disk_under_the_output_is_exit_code_5_and_a_closed_one_is_nothing(shell, ran):
+    ran("hello", first="true")
+    full = shell("nemorun experiment list > /dev/full")
+    assert full.code == 5
+    assert "No space left" in full.err
+    closed = shell("nemorun experiment list >&-")
+    assert (closed.code, closed.err) == (0, "")
+
+
 def test_records_that_cannot_be_read_are_exit_code_5(call, ran, nemorun_home):
     experiment = ran("hello", first="true")
     other = ran("other", first="true")

@@ -80,6 +80,7 @@ def test_commands_of_plugins_are_listed_without_being_imported(shell, plugin, tm
 def test_a_command_of_a_plugin_runs_with_its_options_and_exit_code(shell, plugin, tmp_path):
     said = shell("nemorun moon full half --code 3")
     assert (said.code, said.out) == (3, "plugin: full half\n")
+    assert shell("nemorun moon -- --full").out == "plugin: --full\n"
     assert "Do what the plugin does." in shell("nemorun moon --help").out
     said = shell("nemorun experiment tide")
     assert (said.code, said.err) == (2, "Error: the plugin does not like it.\n  Do something else.\n")
