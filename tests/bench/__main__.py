@@ -1,6 +1,6 @@
-"""Measure the figures of docs/benchmarks.md: `python tests/bench [NAME...] [--quick] [--json]`. Always exits 0.
+"""Measure the figures of docs/benchmarks.md: `python tests/bench [NAME...] [--quick] [--json]`. The exit code is 0.
 
-A figure over its limit is marked, and nothing fails: speed depends on the machine, and ratios on what else it does.
+A figure over its limit is marked, and fails nothing: it depends on the machine, and on what else that does.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ def main() -> None:
     from tests.bench.rows import ROWS
 
     parser = argparse.ArgumentParser(prog="tests/bench", description="Measure the figures of docs/benchmarks.md.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(ROWS)}; all by default")
-    parser.add_argument("--quick", action="store_true", help="little of everything: to see that it runs")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(ROWS)}; all by default")
+    parser.add_argument("--quick", action="store_true", help="little of everything, to see that it runs")
     parser.add_argument("--json", action="store_true", help="one line of JSON a figure")
     given = parser.parse_args()
     if unknown := set(given.names) - set(ROWS):
-        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(ROWS)}")
     scale = Scale(1, (20, 40), 5, 20_000, 20, 50, 50) if given.quick else Scale()
     for name in [name for name in os.environ if name.startswith("NEMORUN_")]:
         del os.environ[name]
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a start that compiles is nobody's usual one
     if not given.json:
-        print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()}; CPU in ms\n")
+        print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()}")
     for name in given.names or ROWS:
         with tempfile.TemporaryDirectory(prefix="nemorun-bench-") as folder:
             os.environ["NEMORUN_HOME"] = os.path.join(folder, "home")
@@ -41,13 +41,13 @@ def main() -> None:
             except Exception:
                 traceback.print_exc()
                 continue
-        for figure in figures:
+        for one in figures:
             if given.json:
-                print(json.dumps({**figure._asdict(), "verdict": figure.verdict}), flush=True)
+                print(json.dumps({**one._asdict(), "verdict": one.verdict}), flush=True)
                 continue
-            details = ", ".join(f"{key} {value:,.2f}" for key, value in figure.details.items())
-            measured = f"{figure.measured:8.2f} {figure.unit:8} {figure.limit:6g}"
-            print(f"{figure.what:46} {measured}  {figure.verdict:5} {details}", flush=True)
+            details = "; ".join(f"{what} {value:,.1f}" for what, value in one.details.items())
+            line = f"{one.what:46} {one.measured:7.2f} {one.unit:3}  at most {one.limit:3g}  {one.verdict:4}  {details}"
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

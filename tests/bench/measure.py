@@ -1,10 +1,8 @@
-"""What a figure is, and how CPU time is measured: of fresh processes, ours and bare ones in turn, the least of several."""
+"""What a figure is, and how it is measured: ours and the bare thing in turn, several times, and the least of each."""
 
 from __future__ import annotations
 
 import json
-import os
-import resource
 import subprocess
 import sys
 import time
@@ -12,15 +10,29 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["NEMORUN", "Figure", "Scale", "child", "cpu", "least", "process", "ratio"]
+from tests.bench.children import all_cpu
+
+__all__ = ["Child", "Figure", "Scale", "Times", "against", "checksum", "least", "process", "timed"]
+
+Times = dict[str, float]
 
 _CHILDREN = Path(__file__).with_name("children.py")
-_SCRIPT = Path(sys.executable).with_name("nemorun")
-NEMORUN = [str(_SCRIPT)] if _SCRIPT.exists() else [sys.executable, "-m", "nemorun_core._cli"]
+
+
+class Scale(NamedTuple):
+    """How much is measured, and how often at most."""
+
+    rounds: int = 15
+    tasks: tuple[int, int] = (500, 5000)
+    chain: int = 50
+    lines: int = 1_000_000
+    experiments: int = 1000
+    nodes: int = 1000
+    depth: int = 500
 
 
 class Figure(NamedTuple):
-    """One line of the table. `details` are what it was made of: milliseconds of CPU, unless the name says otherwise."""
+    """One line of the table; `details` are what it was made of."""
 
     what: str
     limit: float
@@ -33,65 +45,55 @@ class Figure(NamedTuple):
         return "ok" if self.measured <= self.limit else "OVER"
 
 
-class Scale(NamedTuple):
-    """How much is measured: `rounds` of each, of which the least counts."""
-
-    rounds: int = 15
-    tasks: tuple[int, ...] = (500, 5000)
-    chain: int = 50
-    lines: int = 1_000_000
-    experiments: int = 1000
-    nodes: int = 1000
-    depth: int = 500
+def against(what: str, limit: float, ours: float, bare: float, **details: float) -> Figure:
+    """Return how many times the CPU seconds of `bare` ours are."""
+    return Figure(what, limit, ours / bare, "×", {"ours, CPU ms": ours * 1e3, "bare, CPU ms": bare * 1e3, **details})
 
 
-def cpu(call: Callable[[], object]) -> float:
-    """Return the CPU seconds, user and system, of this process and the children that it waited for in `call`."""
-    before = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+def timed(call: Callable[[], object]) -> Times:
+    """Call, and return the seconds that it took: `wall`, and `cpu` of this process and the children it waited for."""
+    begun, before = time.perf_counter(), all_cpu()
     call()
-    after = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(a.ru_utime + a.ru_stime - b.ru_utime - b.ru_stime for a, b in zip(after, before, strict=True))
+    return {"cpu": all_cpu() - before, "wall": time.perf_counter() - begun}
 
 
-def process(argv: list[str]) -> dict[str, float]:
-    """Run a program to its end, its output thrown away; return its `cpu` with its children's, and `wall`, in seconds."""
-    begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
-    wall, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {"cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, "wall": wall}
+def process(*argv: str) -> Times:
+    """Time a program, its output thrown away."""
+    null = subprocess.DEVNULL
+    return timed(lambda: subprocess.run(argv, stdin=null, stdout=null, stderr=null, check=True))
 
 
-class child:
-    """A fresh Python that runs one function of children.py, and tells figures on the last line of standard error."""
-
-    def __init__(self, name: str, *arguments: object, output: str = os.devnull) -> None:
-        with open(output, "wb") as stream:
-            self._process = subprocess.Popen(
-                [sys.executable, str(_CHILDREN), name, *map(str, arguments)],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-
-    def figures(self) -> dict[str, float]:
-        """Wait for its end and return what it told."""
-        with self._process as running:
-            _, words = running.communicate()
-        if running.returncode:
-            raise RuntimeError(f"{running.args} ended with {running.returncode}:\n{words}")
-        return dict(json.loads(words.splitlines()[-1]))
-
-
-def least(rounds: int, **calls: Callable[[], dict[str, float]]) -> dict[str, dict[str, float]]:
+def least(rounds: int, **calls: Callable[[], Times]) -> dict[str, Times]:
     """Call all in turn, `rounds` times, and return the least of each figure of each."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in calls}
+    found: dict[str, list[Times]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             found[name].append(call())
     return {name: {key: min(one[key] for one in seen) for key in seen[0]} for name, seen in found.items()}
 
 
-def ratio(what: str, limit: float, ours: float, bare: float, **details: float) -> Figure:
-    """Return how many times the CPU seconds of `bare` ours are."""
-    return Figure(what, limit, ours / bare, "×", {"ours": ours * 1e3, "bare": bare * 1e3, **details})
+class Child:
+    """A fresh Python that runs a function of children.py; `sum` is that of its standard output, read as it comes."""
+
+    def __init__(self, name: str, *arguments: object) -> None:
+        self._reader = subprocess.Popen(["cksum"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        argv = [sys.executable, str(_CHILDREN), name, *map(str, arguments)]
+        self._writer = subprocess.Popen(argv, stdout=self._reader.stdin, stderr=subprocess.PIPE, text=True)
+        assert self._reader.stdin is not None
+        self._reader.stdin.close()
+        self.sum = ""
+
+    def figures(self) -> Times:
+        """Wait for its end and return the figures that it told."""
+        with self._reader as reader, self._writer as writer:
+            _, words = writer.communicate()
+            self.sum = reader.stdout.read().strip() if reader.stdout else ""
+        if writer.returncode:
+            raise RuntimeError(f"{writer.args!r} ended with {writer.returncode}:\n{words}")
+        return dict(json.loads(words.splitlines()[-1]))
+
+
+def checksum(path: Path, edit: str = "") -> str:
+    """Return the `Child.sum` of a file's content, edited by sed."""
+    text = subprocess.run(f"sed '{edit}' '{path}' | cksum", shell=True, stdout=subprocess.PIPE, text=True, check=True)
+    return text.stdout.strip()

@@ -92,8 +92,8 @@ def test_with_no_executor_installed_add_says_what_to_install():
 
 
 def test_an_executor_that_cannot_be_honoured_is_refused_with_the_jobs_name(experiment):
-    with pytest.raises(UsageError, match=r"job 'mine': .*retries"):
-        experiment.add(sh("true"), LocalExecutor(retries=2), name="mine")
+    with pytest.raises(UsageError, match=r"job 'mine': .*ntasks_per_node=0"):
+        experiment.add(sh("true"), LocalExecutor(ntasks_per_node=0), name="mine")
     assert experiment.jobs == []
 
 
@@ -114,6 +114,16 @@ def test_task_and_executor_are_copied(experiment):
     experiment.run()
     experiment.wait()
     assert log(experiment, job) == "before before\n"
+
+
+def test_the_executor_given_stays_the_jobs_own_when_its_task_is_edited_later(experiment):
+    executor = LocalExecutor(env_vars={"FROM": "before"})
+    job = experiment.add(sh("echo $FROM"), executor)
+    executor.env_vars["FROM"] = "after"
+    experiment.tasks[0].args = ["x"]
+    experiment.run()
+    experiment.wait()
+    assert log(experiment, job) == "before\n"
 
 
 def test_a_nested_config_is_copied(experiment):

@@ -7,6 +7,7 @@ their own that has the folder on its path.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import textwrap
 from pathlib import Path
@@ -123,7 +124,8 @@ class Packages:
 
     def launch(self, text: str, *, warnings: str = "error", **env: str) -> subprocess.CompletedProcess[str]:
         """Run a launcher that has these packages installed."""
-        return launch(self.folder, text, env={"PYTHONPATH": str(self.path), **env}, warnings=warnings)
+        path = os.pathsep.join(filter(None, [str(self.path), os.environ.get("PYTHONPATH")]))
+        return launch(self.folder, text, env={"PYTHONPATH": path, **env}, warnings=warnings)
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_a_loaded_experiment_shows_what_was_submitted(capsys):
 
 def test_reset_gives_a_fresh_run_of_what_was_given():
     with Experiment("again", log_level="ERROR") as experiment:
-        first = experiment.add(sh("echo $1 $TAG", args=["x"]), name="first", plugins=[targets.Tag("t")])
+        first = experiment.add(sh('echo "$*" $TAG', args=["x"]), name="first", plugins=[targets.Tag("t")])
         bad = experiment.add(sh("false"), name="bad", dependencies=[first])
         experiment.add(sh("true"), name="clean up", dependencies=[after_any(bad)])
         experiment.add([sh("true"), sh("true")], name="group", dependencies=[after_failure(bad)])
@@ -122,7 +122,7 @@ def test_reset_gives_a_fresh_run_of_what_was_given():
         experiment.run()
     assert experiment.id != before_id
     assert states(experiment) == before
-    assert log(experiment, "first") == f"x t@{experiment.id}\n"  # tagged once, with the new id
+    assert log(experiment, "first") == f"x t t@{experiment.id}\n"  # tagged once, with the new id
     assert states(Experiment.from_id(before_id)) == before
 
 
@@ -169,6 +169,16 @@ def test_reset_of_a_sequential_run_keeps_no_chain():
     with experiment.reset():
         experiment.run()
     assert states(experiment) == {"a": "FAILED", "b": "FAILED"}
+
+
+def test_reset_keeps_until_and_tail_logs(capsysbinary):
+    with Experiment("again", log_level="ERROR") as experiment:
+        experiment.add([sh("echo first"), sh("exec sleep 300")], name="group", until="first", tail_logs=True)
+        experiment.run()
+    capsysbinary.readouterr()
+    with experiment.reset():
+        experiment.run(check=True)
+    assert b"group/0 | first\n" in capsysbinary.readouterr().out
 
 
 def test_reset_before_run_is_refused():
