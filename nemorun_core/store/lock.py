@@ -42,6 +42,11 @@ class Driver(NamedTuple):
     ended: bool = False
 
     @property
+    def identity(self) -> tuple[object, ...]:
+        """What tells this driver from every other, also from one that took the same epoch in the same instant."""
+        return self.host, self.boot, self.pid, self.started, self.epoch
+
+    @property
     def is_here(self) -> bool:
         """Whether it ran on this machine."""
         return self.host == hostname()
@@ -62,6 +67,7 @@ class Lock:
     def __init__(self, path: str) -> None:
         self._path = path
         self._handle = -1
+        self._identity: tuple[object, ...] = ()
         self.epoch = 0
 
     def acquire(self, *, take_over: bool = False) -> bool:
@@ -109,7 +115,7 @@ class Lock:
                 hint="Jobs that still run go on, and cannot be followed any more.",
             )
         record = _parse(os.pread(self._handle, _RECORD_BYTES, 0))
-        if record is None or record.epoch != self.epoch:
+        if record is None or record.identity != self._identity:
             raise Overtaken(
                 f"another driver took over {os.path.dirname(self._path)}"
                 f"{f' ({record})' if record else ''}; this one stops.",
@@ -147,6 +153,7 @@ class Lock:
             heartbeat=time.time(),
             ended=ended,
         )
+        self._identity = record.identity
         text = json.dumps(record._asdict()).encode("ascii").ljust(_RECORD_BYTES - 1) + b"\n"
         with guarded("write", self._path):
             os.pwrite(self._handle, text, 0)
@@ -177,9 +184,10 @@ def _try_flock(handle: int, path: str) -> bool:
 
 
 def _may_live(previous: Driver, handle: int) -> bool:
-    """Judge a driver whose lock was free: on this machine the lock says enough, on another only its heartbeat."""
+    """Judge a driver whose lock was free: on this machine by its process, which may have taken over without the lock;
+    on another by its heartbeat alone."""
     if previous.ended or previous.is_here:
-        return False
+        return previous.is_alive_here()
     deadline = time.monotonic() + STALE_SECONDS
     while time.monotonic() < deadline:
         time.sleep(1.0)

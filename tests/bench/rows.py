@@ -147,10 +147,10 @@ def logs(scale: Scale, folder: Path) -> list[Figure]:
     found = least(min(scale.rounds, 5), few=lambda: once(scale.lines // 10), many=lambda: once(scale.lines))
     few, many, figures = found["few"], found["many"], []
     for what, name in (("logs", "`logs(follow=True)`"), ("tail", "`tail_logs`, prefixed")):
-        peaks = {f"{what} peak MiB": times[f"{what} peak"] / 1024 for what, times in (("few", few), ("many", many))}
+        peaks = {f"peak MiB, {when}": times[f"{what} peak"] / 1024 for when, times in (("few", few), ("many", many))}
         figures += [
             against(f"{name}, {scale.lines:,} lines", 2, many[f"{what} cpu"], many["bare cpu"]),
-            Figure(f"{name}, over a tenth as many", 1, peaks["many peak MiB"] - peaks["few peak MiB"], "MiB", peaks),
+            Figure(f"{name}, over a tenth as many", 1, peaks["peak MiB, many"] - peaks["peak MiB, few"], "MiB", peaks),
         ]
     return figures
 
