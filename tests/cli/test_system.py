@@ -27,6 +27,16 @@ def command(words, code):
 @click.command()
 def broken():
     raise UsageError("the plugin does not like it.", hint="Do something else.")
+
+@click.command()
+def silent():
+    raise TransientError("the moon does not answer.")
+"""
+COMMANDS = """
+[nemorun.commands]
+moon = moon_plugin:command
+dark = moon_plugin:silent
+experiment tide = moon_plugin:broken
 """
 EXECUTOR = """
 import attrs
@@ -60,15 +70,14 @@ def install(site: Path, name: str, entry_points: str, **modules: str) -> None:
 @pytest.fixture
 def site(tmp_path, monkeypatch):
     folder = tmp_path / "site"
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")])))
     monkeypatch.setenv("WITNESS", str(tmp_path / "witness"))
     return folder
 
 
 @pytest.fixture
 def plugin(site):
-    points = "[nemorun.commands]\nmoon = moon_plugin:command\nexperiment tide = moon_plugin:broken\n"
-    install(site, "nemorun-moon", points, moon_plugin=PLUGIN)
+    install(site, "nemorun-moon", COMMANDS, moon_plugin=PLUGIN)
 
 
 def test_commands_of_plugins_are_listed_without_being_imported(shell, plugin, tmp_path):
@@ -84,6 +93,11 @@ def test_a_command_of_a_plugin_runs_with_its_options_and_exit_code(shell, plugin
     assert "Do what the plugin does." in shell("nemorun moon --help").out
     said = shell("nemorun experiment tide")
     assert (said.code, said.err) == (2, "Error: the plugin does not like it.\n  Do something else.\n")
+
+
+def test_a_scheduler_that_does_not_answer_is_exit_code_3(shell, plugin):
+    said = shell("nemorun dark")
+    assert (said.code, said.err) == (3, "Error: the moon does not answer.\n")
 
 
 def test_safe_mode_leaves_commands_of_plugins_out(shell, plugin):
@@ -109,6 +123,12 @@ def test_a_command_brought_twice_is_refused_with_both_names(shell, plugin, site)
     assert said.code == 2
     assert "nemorun-moon 1.0" in said.err
     assert "nemorun-sun 1.0" in said.err
+
+
+def test_a_distribution_that_stands_twice_on_the_import_path_counts_once(shell, plugin, site, monkeypatch):
+    install(site / "later", "nemorun-moon", COMMANDS, moon_plugin=PLUGIN)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ["PYTHONPATH"], str(site / "later")]))
+    assert shell("nemorun moon full").out == "plugin: full\n"
 
 
 def test_a_command_of_a_plugin_never_replaces_ours(shell, site):

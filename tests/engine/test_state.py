@@ -90,11 +90,14 @@ def test_the_end_of_a_job_on_a_backend_releases_it():
     assert told(reach(graph, "a", ended()), Act.RELEASE) == ["a"]
 
 
-def test_an_observation_of_no_members_is_no_end():
+@pytest.mark.parametrize("members", [(), (running(), running())], ids=["none", "too many"])
+def test_an_observation_of_another_number_of_members_is_refused_and_changes_nothing(members):
     graph = Graph(define(job("a")))
     reach(graph, "a")
-    graph.step(observed("a"), TIME)
-    assert graph.jobs["a"].state is P
+    before = snapshot(graph)
+    with pytest.raises(ValueError, match="members of a job that has 1"):
+        graph.step(observed("a", *members), TIME)
+    assert snapshot(graph) == before
 
 
 # Cancel.

@@ -228,6 +228,19 @@ def test_titles_that_share_a_slug_are_told_apart():
     assert [len(Experiment.catalog(title)) for title in ("a/b", "a:b")] == [1, 1]
 
 
+def test_a_title_that_is_the_folder_name_of_another_title_is_another_title(nemorun_home):
+    def run(title: str) -> str:
+        with Experiment(title, log_level="ERROR") as experiment:
+            experiment.add(sh("true"))
+            experiment.run()
+        return experiment.id
+
+    first = run("a/b")
+    (folder,) = (nemorun_home / "experiments").iterdir()
+    second = run(folder.name)
+    assert (Experiment.catalog("a/b"), Experiment.catalog(folder.name)) == ([first], [second])
+
+
 def test_base_dir_holds_the_records_and_finds_them(tmp_path, nemorun_home):
     base = tmp_path / "elsewhere"
     with Experiment("based", base_dir=base, log_level="ERROR") as experiment:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from nemorun_core import Experiment, Partial
 from tests.experiment import targets
@@ -92,16 +93,13 @@ def test_output_that_is_no_file_gets_text(tmp_path):
 
 # A kernel itself.
 
-jupyter = pytest.importorskip("jupyter_client", reason="ipykernel is not installed")
-
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory) -> Iterator[Any]:
     """A kernel as Jupyter starts it, with a home of its own."""
-    pytest.importorskip("ipykernel", reason="ipykernel is not installed")
     folder = tmp_path_factory.mktemp("kernel")
     own = {"NEMORUN_HOME": str(folder / "home"), "IPYTHONDIR": str(folder), "JUPYTER_PLATFORM_DIRS": "1"}
-    manager, client = jupyter.manager.start_new_kernel(startup_timeout=60, env=os.environ | own, cwd=str(folder))
+    manager, client = start_new_kernel(startup_timeout=60, env=os.environ | own, cwd=str(folder))
     yield client
     client.stop_channels()
     manager.shutdown_kernel(now=True)

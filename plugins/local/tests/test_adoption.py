@@ -8,7 +8,9 @@ import signal
 import subprocess
 from pathlib import Path
 
+import attrs
 import pytest
+from nemorun_local import LocalExecutor
 from nemorun_local import backend as backend_module
 from nemorun_local import member as member_module
 
@@ -71,8 +73,6 @@ def test_an_adopted_job_is_cancelled_as_any_other(jobs):
 
 
 def test_an_adopted_job_keeps_its_time_out(jobs):
-    from nemorun_local import LocalExecutor
-
     job = begin(jobs, "echo up; sleep 60", executor=LocalExecutor(timeout_seconds=0.3))
     member = jobs.end(adopt(jobs, job)).members[0]
     assert str(member.reason) == "timeout"
@@ -174,8 +174,6 @@ def test_a_running_job_whose_claim_has_no_text_is_not_said_to_have_ended(jobs):
 
 def test_a_member_that_a_dead_driver_did_not_come_to_start_is_started_by_the_next(jobs):
     job = jobs.make("echo up; exit 3", "echo up; exit 4", name="g")
-    import attrs
-
     half = attrs.evolve(job, members=job.members[:1], executors=job.executors[:1])
     jobs.answer(half)
     jobs.shows("g", "up")

@@ -44,11 +44,11 @@ def test_cancel_ends_a_program_politely_and_notes_the_signal(jobs):
 
 
 def test_a_program_may_clean_up_after_the_polite_signal(jobs):
-    script = "trap 'echo cleaned; exit 5' TERM; echo up; while :; do sleep 0.01; done"
+    script = "trap 'touch cleaned; exit 5' TERM; echo up; while :; do sleep 0.01; done"
     handle = jobs.start(script, name="a")
     jobs.shows("a", "up")
     assert cancelled(jobs, handle).exit_code == 5
-    assert jobs.log("a") == "up\ncleaned\n"
+    assert (jobs.folder / "cleaned").exists()
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,9 @@ def test_a_program_may_clean_up_after_the_polite_signal(jobs):
 def test_cancel_reaches_grandchildren_also_in_sessions_of_their_own(jobs, child):
     handle = jobs.start(f"{child} & echo $!; echo $$; wait", name="a")
     family = pids(jobs, "a", 2)
-    wait_until(lambda: "sleep" in commands(jobs.folder / "a") or all(map(alive, family)))
+    assert all(map(alive, family))
     cancelled(jobs, handle)
     wait_until(lambda: not any(map(alive, family)), "the end of all processes")
-
-
-def commands(folder):
-    return ""
 
 
 def test_a_program_that_ignores_term_is_killed_after_the_grace(jobs):
