@@ -122,7 +122,9 @@ def chain(scale: Scale, folder: Path) -> list[Figure]:
     )
     ours = (found["ours"]["wall"] - found["first"]["wall"]) / (amount - 1) * 1e3
     bare = found["bare"]["wall"] / amount * 1e3
-    return [Figure(f"chain of {amount}, an edge", 20, ours - bare, "ms", {"ours, wall ms": ours, "bare, wall ms": bare})]
+    return [
+        Figure(f"chain of {amount}, an edge", 20, ours - bare, "ms", {"ours, wall ms": ours, "bare, wall ms": bare})
+    ]
 
 
 def logs(scale: Scale, folder: Path) -> list[Figure]:
@@ -144,13 +146,20 @@ def logs(scale: Scale, folder: Path) -> list[Figure]:
         shutil.rmtree(source.parents[1])
         return {f"{what} {key}": value for what, times in found.items() for key, value in times.items()}
 
-    found = least(min(scale.rounds, 5), few=lambda: once(scale.lines // 10), many=lambda: once(scale.lines))
-    few, many, figures = found["few"], found["many"], []
+    tenth = scale.lines // 10
+    found = least(min(scale.rounds, 5), few=lambda: once(tenth), many=lambda: once(scale.lines))
+    more = {key: many - found["few"][key] for key, many in found["many"].items()}
+    figures = []
     for what, name in (("logs", "`logs(follow=True)`"), ("tail", "`tail_logs`, prefixed")):
-        peaks = {f"peak MiB, {when}": times[f"{what} peak"] / 1024 for when, times in (("few", few), ("many", many))}
         figures += [
-            against(f"{name}, {scale.lines:,} lines", 2, many[f"{what} cpu"], many["bare cpu"]),
-            Figure(f"{name}, over a tenth as many", 1, peaks["peak MiB, many"] - peaks["peak MiB, few"], "MiB", peaks),
+            against(f"{name}, {scale.lines - tenth:,} more lines", 2, more[f"{what} cpu"], more["bare cpu"]),
+            Figure(
+                f"{name}, their memory",
+                1,
+                more[f"{what} peak"] / 1024,
+                "MiB",
+                {"peak MiB": found["many"][f"{what} peak"] / 1024},
+            ),
         ]
     return figures
 
@@ -200,7 +209,9 @@ def _added(what: str, nodes: object, scale: Scale) -> list[Figure]:
     assert run.Experiment.from_id(experiment.id).reset().tasks == [task]
     loaded = least(scale.rounds, ours=lambda: timed(run.Experiment.from_id(experiment.id).reset))["ours"]
     both = (("`add`", added), ("load", loaded))
-    return [Figure(f"{what}, {how}", 50, times["wall"] * 1e3, "ms", {"CPU ms": times["cpu"] * 1e3}) for how, times in both]
+    return [
+        Figure(f"{what}, {how}", 50, times["wall"] * 1e3, "ms", {"CPU ms": times["cpu"] * 1e3}) for how, times in both
+    ]
 
 
 ROWS: dict[str, Callable[[Scale, Path], list[Figure]]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -16,6 +17,7 @@ from nemorun_local.backend import LocalBackend
 from nemorun_core import Accepted, Answer, Key, Member, MemberObservation, Observation, Submission, base_path
 
 SUPPORT = str(files("nemorun_core.engine").joinpath("shim.sh").parent)  # type: ignore[attr-defined]
+NONCE = os.urandom(8).hex()  # of this run: another run of these tests must not be taken for it
 SECONDS = 20.0
 
 
@@ -39,6 +41,8 @@ class Jobs:
         self.handles: list[str] = []
         self.backend = LocalBackend()
         self._numbers = itertools.count()
+        # Unique in the world, as in a real experiment: jobs of tests that run beside these are not ours.
+        self._nonce = secrets.token_hex(8)
 
     def make(
         self,
@@ -52,7 +56,7 @@ class Jobs:
         name = name or f"job{next(self._numbers)}"
         argvs = [("sh", "-c", script) if isinstance(script, str) else tuple(script) for script in scripts]
         return Submission(
-            key=Key("0123456789abcdef", name, attempt),
+            key=Key(NONCE, name, attempt),
             members=tuple(
                 Member(argv=argv, environment=environment or {}, cwd=str(cwd or self.folder))  # type: ignore[arg-type]
                 for argv in argvs

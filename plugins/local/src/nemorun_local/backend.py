@@ -38,7 +38,16 @@ from nemorun_core import (
 )
 from nemorun_local.limits import room
 from nemorun_local.member import LocalMember, Rank
-from nemorun_local.processes import belonging, head_port, inheritable_files, send, shell, spawn
+from nemorun_local.processes import (
+    belonging,
+    check_sizes,
+    end_all,
+    head_port,
+    inheritable_files,
+    send,
+    shell,
+    spawn,
+)
 from nemorun_local.watch import Watch
 
 __all__ = ["LocalBackend"]
@@ -134,30 +143,45 @@ class LocalBackend(Backend):
             for name, content in (file for member in job.members for file in member.files.items()):
                 _write(os.path.join(job.folder, name), content)
             port = _free_port()
-            for index, member in enumerate(members):
-                for rank in member.ranks:
-                    self._spawn(job, index, rank, port, inherited)
-                    started.append(rank)
+            # All that can be refused is refused before the first program runs.
+            starts = [
+                (rank, *self._call(job, index, rank, port, inherited))
+                for index, member in enumerate(members)
+                for rank in member.ranks
+            ]
+            for rank, _, _ in starts:
+                pad_outcome(rank.base, rank.suffix)
+            for rank, argv, environment in starts:
+                self._spawn(rank, argv, environment, inherited)
+                started.append(rank)
         except (OSError, UsageError, ValueError) as error:
-            self._undo(job, started)
+            self._undo(job, members, started)
             return _refusal(error)
         return Accepted(self._keep(job, members))
 
-    def _spawn(self, job: Submission, index: int, rank: Rank, port: int, inherited: _Inherited) -> None:
-        pad_outcome(rank.base, rank.suffix)
+    def _call(
+        self, job: Submission, index: int, rank: Rank, port: int, inherited: _Inherited
+    ) -> tuple[list[str], dict[str, str]]:
+        """Return a rank's arguments and environment. Raises UsageError, ValueError or OSError: nothing can get these."""
+        argv = self._argv(job, index, rank.number)
         environment = {**inherited.environment, **_declared(job, index), **_ranks(job, index, rank.number, port)}
-        rank.pid = spawn(self._argv(job, index, rank.number), environment, inherited.files)
+        check_sizes(argv, environment)
+        return argv, environment
+
+    def _spawn(self, rank: Rank, argv: list[str], environment: Mapping[str, str], inherited: _Inherited) -> None:
+        rank.pid = spawn(argv, environment, inherited.files)
         rank.started = time.time()
         self._watch.add(rank.pid)
 
-    def _undo(self, job: Submission, started: Sequence[Rank]) -> None:
+    def _undo(self, job: Submission, members: Sequence[LocalMember], started: Sequence[Rank]) -> None:
         """Take back a job of which only a part could be started: its programs end, and it leaves no records."""
         for rank in started:
             rank.kill_shim()
-        _signal([(job.key, started)], signal.SIGKILL)
-        for rank in started:
             self._watch.forget(rank.pid)
             os.waitpid(rank.pid, 0)
+        if started:
+            end_all(_mark(job.key), [])
+        for rank in (rank for member in members for rank in member.ranks):
             rank.remove_records()
 
     def _keep(self, job: Submission, members: list[LocalMember]) -> Handle:
@@ -204,7 +228,7 @@ class LocalBackend(Backend):
             members = [LocalMember(job, index) for index in range(len(job.members))]
             ranks = [rank for member in members for rank in member.ranks]
             deadline = time.monotonic() + _CLAIM_SECONDS
-            while not all(claims := [rank.adopt() for rank in ranks]) and pids and time.monotonic() < deadline:
+            while not all(claims := [rank.adopt(pids) for rank in ranks]) and pids and time.monotonic() < deadline:
                 time.sleep(0.01)  # until each shim that is on its way has claimed its start, or is gone
                 pids = pids & belonging([((), _mark(job.key))])[0]
                 if len(pids) <= sum(claims):
@@ -214,6 +238,9 @@ class LocalBackend(Backend):
             for rank in ranks:
                 if rank.pid and rank.ended is None and not self._watch.add(rank.pid):
                     rank.finish(None)
+            if any(rank.was_killed for rank in ranks):
+                # A shim is gone without an outcome: what is left of its session ends too.
+                end_all(_mark(job.key), [rank.pid for rank in ranks if rank.ended is None])
             self._keep(job, members)
         return {job.key: self._by_key[job.key] for job in jobs if job.key in self._by_key}
 
@@ -226,7 +253,9 @@ class LocalBackend(Backend):
             for rank in member.ranks:
                 if not rank.pid and rank.ended is None:
                     try:
-                        self._spawn(submission, index, rank, port, inherited)
+                        argv, environment = self._call(submission, index, rank, port, inherited)
+                        pad_outcome(rank.base, rank.suffix)
+                        self._spawn(rank, argv, environment, inherited)
                         self._owners[rank.pid] = handle
                     except (OSError, UsageError, ValueError) as error:
                         rank.give_up(Reason(ReasonKind.REJECTED, str(error)))
@@ -257,8 +286,10 @@ class LocalBackend(Backend):
         pid = rank.pid
         del self._owners[pid]
         if rank.finish(self._watch.reap(pid)):
-            if rank.has_leftovers():
-                _signal([(None, [rank])], signal.SIGKILL)
+            if job.terms and not job.alive:
+                end_all(_mark(job.submission.key), [])
+            elif rank.was_killed or rank.has_leftovers():
+                end_all(None, [], session=pid)
         elif self._watch.add(rank.pid):
             self._owners[rank.pid] = handle
         else:
@@ -343,18 +374,20 @@ def _abandon(job: _Job) -> None:
     job.missing = False
 
 
-def _signal(jobs: Sequence[tuple[Key | None, Collection[Rank]]], number: int) -> None:
-    """Send a signal to every process of these jobs. KILL spares the shims, which write down how it ended.
+def _signal(jobs: Sequence[tuple[Key, Collection[Rank]]], number: int) -> None:
+    """Send a signal to every process of these jobs.
 
-    A job without its key is only its ranks' sessions, so that the other ranks go on.
+    The shims come first, so that they have noted it when their programs end; KILL spares them, so that they write down
+    how it ended.
     """
     if not jobs:
         return
     shims = {rank.pid for _, ranks in jobs for rank in ranks}
-    spared = shims if number == signal.SIGKILL else set()
-    for found in belonging([([rank.pid for rank in ranks], _mark(key) if key else None) for key, ranks in jobs]):
-        send(found - spared, number)
-        send(found - spared, signal.SIGCONT)
+    if number != signal.SIGKILL:
+        send(shims, number)
+    for found in belonging([([rank.pid for rank in ranks], _mark(key)) for key, ranks in jobs]):
+        send(found - shims, number)
+        send(found, signal.SIGCONT)
 
 
 def _mark(key: Key) -> bytes:

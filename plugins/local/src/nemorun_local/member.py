@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Collection
 
 import attrs
 
@@ -25,6 +26,7 @@ from nemorun_core import (
     rank_suffix,
     read_rank,
 )
+from nemorun_local.processes import shim_of
 
 __all__ = ["LocalMember", "Rank"]
 
@@ -76,8 +78,17 @@ class Rank:
         self.failure = reason
         self.ended = time.time()
 
-    def adopt(self) -> bool:
-        """Take in what another driver started; return whether its start was claimed."""
+    @property
+    def was_killed(self) -> bool:
+        """Whether the shim is gone without having written how it ended."""
+        return self.ended is not None and self.outcome is None and self.failure is None
+
+    def adopt(self, marked: Collection[int]) -> bool:
+        """Take in what another driver started; return whether its start was claimed.
+
+        Args:
+            marked: the processes that carry the job's mark, among which a shim is found whose record has no text.
+        """
         witness = read_rank(self.base, self.suffix)
         self.outcome = witness.outcome
         self.started = witness.started or 0.0
@@ -86,7 +97,8 @@ class Rank:
         if witness.outcome:
             self.ended = witness.ended
         elif witness.start is None:
-            self.ended = time.time()
+            self.pid = shim_of(marked, self.base, self.suffix)
+            self.ended = None if self.pid else time.time()
         elif witness.start.boot != boot_id():
             self.failure = Reason(ReasonKind.NODE_FAILURE, f"{witness.start.host} was restarted")
             self.ended = time.time()
@@ -140,7 +152,7 @@ class LocalMember:
         outcomes = [rank.outcome for rank in self.ranks]
         seen = ended_member(outcomes, started=started, ended=ended, host=hostname())
         failure = next((rank.failure for rank in self.ranks if rank.failure), None)
-        if timed_out and seen.signals:
+        if timed_out and seen.state is not State.SUCCEEDED:
             failure = Reason(ReasonKind.TIMEOUT)
         if failure is None:
             return seen

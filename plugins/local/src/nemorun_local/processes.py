@@ -1,13 +1,30 @@
 """The one module that starts, finds and signals processes."""
 
+import errno
 import os
 import shutil
 import signal
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["Process", "belonging", "head_port", "inheritable_files", "processes", "send", "shell", "spawn"]
+__all__ = [
+    "Process",
+    "belonging",
+    "check_sizes",
+    "end_all",
+    "head_port",
+    "inheritable_files",
+    "processes",
+    "send",
+    "shell",
+    "shim_of",
+    "spawn",
+]
 
+_MOST_LOOKS = 1000
+_LONGEST_TEXT_BYTES = 128 * 1024
+_MOST_BYTES = os.sysconf("SC_ARG_MAX") - 4096
 _RESET = [
     number
     for number in (
@@ -130,6 +147,51 @@ def head_port(pid: int) -> int | None:
         return None
     prefix = b"NEMORUN_HEAD_PORT="
     return next((int(variable.removeprefix(prefix)) for variable in variables if variable.startswith(prefix)), None)
+
+
+def shim_of(pids: Collection[int], base: str, suffix: str) -> int:
+    """Return which of these processes is the shim of this rank: it leads a session and has the rank's path as its
+    argument; 0 if none does."""
+    wanted = [os.fsencode(base), os.fsencode(suffix)]
+    for process in processes():
+        if process.pid not in pids or process.pid != process.session:
+            continue
+        try:
+            with open(f"/proc/{process.pid}/cmdline", "rb") as stream:
+                arguments = stream.read().split(b"\0")
+        except OSError:
+            continue
+        if any(arguments[place : place + 2] == wanted for place in range(len(arguments))):
+            return process.pid
+    return 0
+
+
+def end_all(mark: bytes | None, spared: Collection[int], *, session: int | None = None) -> None:
+    """Kill every process with this mark, and of this session, but those spared, until none is left.
+
+    One look at the process table is no instant: a program may fork meanwhile, so it is looked at again, a bounded
+    number of times.
+    """
+    for _ in range(_MOST_LOOKS):
+        found = belonging([([session] if session is not None else [], mark)])[0].difference(spared)
+        if not found:
+            return
+        send(found, signal.SIGKILL)
+        time.sleep(0.001)
+
+
+def check_sizes(argv: list[str], environment: Mapping[str, str]) -> None:
+    """Refuse what execve(2) would refuse, before anything runs.
+
+    Raises:
+        ValueError: a NUL character; UnicodeEncodeError, which is one too: a lone surrogate that stands for no byte.
+        OSError: E2BIG, one text or all of them are too long.
+    """
+    texts = [os.fsencode(text) for text in (*argv, *environment, *environment.values())]
+    if any(b"\0" in text for text in texts):
+        raise ValueError("a NUL character in an argument or in the environment")
+    if sum(map(len, texts)) + 16 * len(texts) > _MOST_BYTES or max(map(len, texts)) >= _LONGEST_TEXT_BYTES:
+        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
 
 
 def send(pids: Collection[int], number: int) -> None:
