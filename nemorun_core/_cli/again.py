@@ -23,9 +23,7 @@ def resume(id: str, detach: bool, take_over: bool, base_dir: str | None) -> int:
     """
     from nemorun_core._cli.driving import Spoken
 
-    session = open_session(id, base_dir)
-    session.check_resumable(take_over=take_over)
-    experiment = Spoken.from_id(session.definition.id, base_dir)
+    experiment = Spoken.from_id(find(id, base_dir)[0], base_dir)
     assert isinstance(experiment, Spoken)
     with experiment:
         experiment.resume(detach=detach, take_over=take_over)

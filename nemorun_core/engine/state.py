@@ -126,7 +126,7 @@ class Graph:
         if event.incarnation > job.incarnation or not job.members:
             return True
         return event.reason != job.reason or any(
-            not old.state.is_final and _rank(new.state) >= _rank(old.state) and new != old
+            not old.state.is_final and _rank(new.state) >= _rank(old.state) and not _alike(old, new)
             for old, new in zip(job.members, event.members, strict=True)
         )
 
@@ -213,7 +213,11 @@ class Graph:
             known = members[index]
             if known.state.is_final or _rank(seen.state) < _rank(known.state):
                 continue
-            members[index] = member = _judge(seen, job)
+            member = _judge(seen, job)
+            if known.started and member.started != known.started:
+                # Another driver reads the start from the shim's record, and this one saw it: one start, one time.
+                member = attrs.evolve(member, started=known.started)
+            members[index] = member
             if member.state.is_final:
                 self._decide(job, index, member, len(members), actions)
         job.members = tuple(members)
@@ -310,6 +314,10 @@ _AROUND = frozenset(
 
 def _kinds(value: object) -> frozenset[str]:
     return frozenset(map(str, value)) if isinstance(value, (list, tuple, frozenset)) else frozenset()
+
+
+def _alike(old: MemberObservation, new: MemberObservation) -> bool:
+    return new == old or (old.started is not None and attrs.evolve(new, started=old.started) == old)
 
 
 def _rank(state: State) -> int:

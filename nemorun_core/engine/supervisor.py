@@ -75,6 +75,9 @@ def main(argv: list[str]) -> int:
     os.close(null)
     engine.wait()
     if engine.error is not None:
-        traceback.print_exception(engine.error)
+        if isinstance(engine.error, NemorunError):
+            print(engine.error, file=sys.stderr)
+        else:
+            traceback.print_exception(engine.error)
         return 1
     return 0

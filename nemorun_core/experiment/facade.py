@@ -252,6 +252,7 @@ class Experiment:
         session = self._running_session("resume")
         if session.drives:
             raise UsageError(f"{self.id} is driven by this process already.")
+        session.check_resumable(take_over=take_over)
         session.check_startable()
         if detach:
             self._detach(take_over=take_over)

@@ -45,7 +45,7 @@ def import_path() -> tuple[str, ...]:
     for entry in sys.path:
         path = os.path.abspath(entry)
         real = os.path.realpath(path)
-        inside = any(real == prefix or real.startswith(os.path.join(prefix, "lib")) for prefix in own)
+        inside = any(real.startswith((os.path.join(prefix, "lib"), os.path.join(prefix, "bin"))) for prefix in own)
         if not inside and path not in found:
             found.append(path)
     return tuple(found)

@@ -178,15 +178,19 @@ class Home(NamedTuple):
     def folders(self) -> Iterator[tuple[str, Folder]]:
         """Yield id and folder of each experiment that was run, in no order. Folders of other tools are passed over."""
         for parent in _folders(self.path):
-            for entry in _folders(parent.path):
-                if os.path.exists(os.path.join(entry.path, _DEFINITION)):
-                    yield entry.name, Folder(entry.path)
+            yield from self._under(parent.path)
+
+    def _under(self, parent: str) -> Iterator[tuple[str, Folder]]:
+        for entry in _folders(parent):
+            if os.path.exists(os.path.join(entry.path, _DEFINITION)):
+                yield entry.name, Folder(entry.path)
 
     def summaries(self, title: str | None = None) -> list[Summary]:
         """Return what was run, oldest first by creation; of one title only, where it is given. Unreadable ones are left
         out: `nemorun experiment status ID` says what ails them."""
         found = []
-        for experiment_id, folder in self.folders():
+        own = None if title is None else os.path.join(self.path, folder_name(title, _TITLE_LIMIT))
+        for experiment_id, folder in self.folders() if own is None else self._under(own):
             head = _read_head(folder.definition)
             if head is None or (title is not None and head[0] != title):
                 continue

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from nemorun_core.errors import StoreError, UsageError
-from nemorun_core.model.definition import SCHEMA
+from nemorun_core.model.definition import SCHEMA, job_folder
 from nemorun_core.store.layout import Folder, Home
 from tests.engine.disk import small_disk
 from tests.engine.graphs import define, job
@@ -58,6 +58,14 @@ def test_any_title_stays_inside_the_home(home, title):
     _, folder = home.claim(title)
     assert os.path.dirname(os.path.dirname(folder.path)) == home.path
     assert os.path.realpath(folder.path).startswith(os.path.realpath(home.path) + os.sep)
+
+
+OURS = ["experiment.json", "journal.jsonl", "lock", "requests", "support", "objects", "supervisor.log"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_job_named_as_a_file_of_the_experiment_has_a_folder_of_another_name(name):
+    assert job_folder(name) != name
 
 
 # Claims.

@@ -132,8 +132,8 @@ def test_cancel_of_one_job_leaves_the_others_running(jobs):
 def test_cancel_reaches_every_member_and_rank(jobs):
     executor = LocalExecutor(ntasks_per_node=2)
     handle = jobs.start("echo up; sleep 60", "echo up; sleep 60", name="g", executor=executor)
-    for member in range(2):
-        jobs.shows("g", "up", member)
+    streams = [(member, stream) for member in range(2) for stream in ("out", "out.1")]
+    wait_until(lambda: all(jobs.log("g", member, stream) for member, stream in streams), "the ranks")
     jobs.backend.cancel([handle])
     seen = jobs.end(handle)
     assert [member.exit_code for member in seen.members] == [143, 143]
