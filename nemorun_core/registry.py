@@ -351,7 +351,10 @@ def plugin_attribute(name: str) -> type:
         return loaded
     package = _FIRST_PARTY.get(name)
     hint = f": it comes with `pip install {package}`" if package else ""
-    raise AttributeError(f"module 'nemorun_core' has no attribute {name!r}{hint}")
+    # With name and module Python adds its own "Did you mean".
+    raise AttributeError(
+        f"module 'nemorun_core' has no attribute {name!r}{hint}", name=name, obj=sys.modules["nemorun_core"]
+    )
 
 
 _FIRST_PARTY = {

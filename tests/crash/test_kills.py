@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -91,7 +92,8 @@ def one_history(home: Path, random_source: random.Random, kills: int) -> int:
         detached = random_source.random() < 0.3
         how = ("detach" if detached else "run") if not was_run(home) else "resume --detach" if detached else "resume"
         if how in ("run", "detach"):  # killed before it was run: the claim is left, and is nobody's
-            (home / "experiments" / "kills" / "kills").exists() and (home / "experiments" / "kills" / "kills").rmdir()
+            with contextlib.suppress(FileNotFoundError):
+                (home / "experiments" / "kills" / "kills").rmdir()
         launched = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(DRIVER), how, str(starts), PROGRAM],
             env=environment,
