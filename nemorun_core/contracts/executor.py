@@ -102,9 +102,7 @@ class Executor:
         name = type(self).__name__
         check_environment(self.env_vars, f"{name}.env_vars")
         for field, why in _LATER.items():
-            if getattr(self, field) != getattr(attrs.fields_dict(Executor)[field], "default", None) and getattr(
-                self, field
-            ):
+            if getattr(self, field):
                 raise UsageError(f"{name}({field}=...) cannot be honoured yet: {why}.", hint=f"Leave {field} out.")
         for field in ("grace_seconds", "lost_after_seconds", "placement_timeout_seconds", "timeout_seconds"):
             seconds = getattr(self, field)

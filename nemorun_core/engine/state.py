@@ -158,7 +158,8 @@ class Graph:
             job.intended = True
             if job.handle is None:
                 job.handle = event.handle
-                self._move(job, State.PENDING, None, actions)
+                if not job.members:
+                    self._move(job, State.PENDING, None, actions)
                 if job.asked:
                     actions.append((Act.CANCEL, job))
         elif isinstance(event, Refused):
@@ -177,7 +178,7 @@ class Graph:
             self._observe(job, event, time, actions)
 
     def _delay(self, job: Job, attempt: int, reason: Reason, actions: list[Action]) -> None:
-        if job.attempt == attempt and not job.state.is_final and job.handle is None:
+        if job.attempt == attempt and not job.state.is_final and job.handle is None and not job.members:
             self._move(job, State.PENDING, reason, actions)
 
     def _withdraw(self, job: Job, attempt: int, time: str, actions: list[Action]) -> None:
@@ -277,25 +278,26 @@ class Graph:
         """Make a job final, and with it whatever follows from that without running: iterative, a chain may be long."""
         if self._try_again(job, state, reason, actions):
             return
-        ending = deque([(job, state, reason)])
-        while ending:
-            job, state, reason = ending.popleft()
-            if job.state.is_final:
-                continue
-            job.state, job.reason, job.ended = state, reason, time
-            self.open -= 1
-            actions.append((Act.TELL, job))
-            if job.handle is not None:
-                job.retired = job.handle
-                actions.append((Act.RELEASE, job))
+        ended = deque([self._close(job, state, reason, time, actions)])
+        while ended:
+            job = ended.popleft()
             for dependant, condition in job.dependants:
                 if dependant.state.is_final:
                     continue
                 dependant.waiting -= 1
-                if not condition.holds(state):
-                    ending.append((dependant, State.SKIPPED, _cause(job)))
+                if not condition.holds(job.state):
+                    ended.append(self._close(dependant, State.SKIPPED, _cause(job), time, actions))
                 elif dependant.waiting == 0:
                     actions.append((Act.SUBMIT, dependant))
+
+    def _close(self, job: Job, state: State, reason: Reason | None, time: str, actions: list[Action]) -> Job:
+        job.state, job.reason, job.ended = state, reason, time
+        self.open -= 1
+        actions.append((Act.TELL, job))
+        if job.handle is not None:
+            job.retired = job.handle
+            actions.append((Act.RELEASE, job))
+        return job
 
 
 # Reasons that lie around a program, not in it; their retries are counted apart.

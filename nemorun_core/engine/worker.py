@@ -172,8 +172,12 @@ class Worker(threading.Thread):
             self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
             self._back_off()
             self._settle(_words(error))
-        if not self._stopping and not self._commands:
+        if not self._stopping and not self._commands and not self._can_offer():
             self._rest(backend)
+
+    def _can_offer(self) -> bool:
+        waiting = bool(self._offers or self._built) and self._submits and not self._held_back
+        return waiting and time.monotonic() >= self._not_before
 
     def _settle(self, trouble: str = "") -> None:
         """Note that the backend was asked about everything once, or why it could not be."""
@@ -218,7 +222,7 @@ class Worker(threading.Thread):
     def _serve(self, backend: Backend) -> None:
         if self._doubts:
             self._find(backend)
-        if (self._offers or self._built) and not self._held_back and self._submits:
+        if self._can_offer():
             self._offer(backend)
         if self._cancels:
             killed = [handle for handle, at_once in self._cancels.items() if at_once]

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 import attrs
 
 from nemorun_core.errors import UsageError
+from nemorun_core.model.environment import check_environment, check_text
 from nemorun_core.model.secret import Secret
 
 __all__ = ["Command", "Place", "Script", "Task"]
@@ -102,16 +103,6 @@ class Task:
         return structure(record, cls)
 
 
-def _text(value: str, what: str) -> str:
-    if "\0" in value:
-        raise UsageError(f"{what} holds a NUL character, which no program can be passed", hint="Remove it.")
-    try:
-        value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise UsageError(f"{what} holds a lone surrogate, which no program can be passed", hint="Remove it.") from None
-    return value
-
-
 def _path(value: str | os.PathLike[str] | None) -> str | None:
     if value is None:
         return None
@@ -129,21 +120,12 @@ def _arguments(values: object) -> list[str]:
             raise UsageError(
                 f"args[{index}] must be text, a number or a path, found {value!r}", hint="Write it as a string."
             )
-    return [_text(os.fspath(v) if isinstance(v, os.PathLike) else str(v), f"args[{i}]") for i, v in enumerate(values)]
+    texts = [os.fspath(value) if isinstance(value, os.PathLike) else str(value) for value in values]
+    return [check_text(text, f"args[{index}]") for index, text in enumerate(texts)]
 
 
-def _environment(values: object) -> dict[str, str | Secret]:
-    if not isinstance(values, Mapping):
-        raise UsageError(f"env must be a mapping, found {values!r}", hint="Write env={'NAME': 'value'}.")
-    for name, value in values.items():
-        if not isinstance(name, str) or not name or "=" in name:
-            raise UsageError(f"env has the name {name!r}", hint="A name is text, not empty and without '='.")
-        _text(name, f"the name {name!r} in env")
-        if isinstance(value, Secret):
-            continue
-        if not isinstance(value, str):
-            raise UsageError(f"env[{name!r}] must be text, found {value!r}", hint="Write it as a string.")
-        _text(value, f"env[{name!r}]")
+def _environment(values: Mapping[str, str | Secret]) -> dict[str, str | Secret]:
+    check_environment(values, "Script.env")
     return dict(values)
 
 
@@ -190,10 +172,10 @@ class Script(Task):
             raise UsageError(
                 "a Script needs a path or inline text, found neither", hint="Write run.Script('train.sh')."
             )
-        _text(str(self.path), "path")
-        _text(_string("entrypoint", self.entrypoint), "entrypoint")
+        check_text(str(self.path), "path")
+        check_text(self.entrypoint, "entrypoint")
         if self.inline is not None:
-            size = len(_text(_string("inline", self.inline), "inline").encode("utf-8", "surrogateescape"))
+            size = len(check_text(self.inline, "inline").encode("utf-8", "surrogateescape"))
             if size > _INLINE_LIMIT_BYTES:
                 raise UsageError(
                     f"inline text may have {_INLINE_LIMIT_BYTES} bytes (120 KiB), found {size}",
@@ -278,9 +260,3 @@ class Script(Task):
     def __repr__(self) -> str:
         shown = [repr(value) if name == "path" else f"{name}={value!r}" for name, value in self._given()]
         return f"Script({', '.join(shown)})"
-
-
-def _string(what: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise UsageError(f"{what} must be text, found {value!r}", hint="Write it as a string.")
-    return value

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from nemorun_core.errors import StoreError
 from nemorun_core.model.records import MalformedRecord
-from nemorun_core.store.files import guarded, make_folder, read_text, sync_folder, write_atomically
+from nemorun_core.store.files import guarded, make_folder, read_text, write_atomically
 
 __all__ = ["Request", "Requests"]
 
@@ -90,11 +90,6 @@ class Requests:
         """Remove a request whose event is in the journal."""
         with guarded("remove", path), contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-
-    def sync(self) -> None:
-        """Make removals durable."""
-        with contextlib.suppress(OSError):
-            sync_folder(self._path)
 
 
 def _parse(text: str) -> Request:

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one line of JSON a figure")
     given = parser.parse_args()
     if unknown := set(given.names) - set(ROWS):
-        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(ROWS)}")
+        parser.error(f"there is no {', '.join(unknown)}")
     scale = Scale(1, (20, 40), 5, 20_000, 20, 50, 50) if given.quick else Scale()
     for name in [name for name in os.environ if name.startswith("NEMORUN_")]:
         del os.environ[name]

@@ -11,20 +11,17 @@ import time
 from collections import deque
 
 PROGRAM = ["bash", "-c", "echo hello"]
-AT_ONCE = 64  # so many tasks are offered to a backend at once; ones as short as these seldom overlap more
 LINE_BYTES = 200
-LINES_A_PIECE = 1000
-PAUSE_SECONDS = 0.1  # of a bare follower that has read all; ours is no longer
+_LINES_A_PIECE = 1000
+_PAUSE_SECONDS = 0.1  # of a bare follower that has read all; ours is no longer
 
 
 def own_cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 
 
 def all_cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own_cpu() + usage.ru_utime + usage.ru_stime
+    return own_cpu() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 
 def tell(**figures: float) -> None:
@@ -65,8 +62,8 @@ def bare_tasks(count: str, at_once: str, folder: str) -> None:
 
 def write_lines(count: str) -> None:
     """Write so many different lines, like a program that has something else to do in between."""
-    for first in range(0, int(count), LINES_A_PIECE):
-        piece = b"".join(b"%-*d\n" % (LINE_BYTES - 1, first + number) for number in range(LINES_A_PIECE))
+    for first in range(0, int(count), _LINES_A_PIECE):
+        piece = b"".join(b"%-*d\n" % (LINE_BYTES - 1, first + number) for number in range(_LINES_A_PIECE))
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
         time.sleep(0.002)
@@ -106,7 +103,7 @@ def bare_follow(path: str, size: str) -> None:
                 sys.stdout.buffer.write(data)
                 left -= len(data)
             else:
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(_PAUSE_SECONDS)
     tell(cpu=own_cpu() - before)
 
 

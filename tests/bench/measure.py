@@ -12,11 +12,9 @@ from typing import NamedTuple
 
 from tests.bench.children import all_cpu
 
-__all__ = ["Child", "Figure", "Scale", "Times", "against", "checksum", "least", "process", "timed"]
+__all__ = ["Child", "Figure", "Scale", "Times", "against", "checksum", "least", "process", "timed", "waited"]
 
 Times = dict[str, float]
-
-_CHILDREN = Path(__file__).with_name("children.py")
 
 
 class Scale(NamedTuple):
@@ -50,6 +48,11 @@ def against(what: str, limit: float, ours: float, bare: float, **details: float)
     return Figure(what, limit, ours / bare, "×", {"ours, CPU ms": ours * 1e3, "bare, CPU ms": bare * 1e3, **details})
 
 
+def waited(what: str, limit_ms: float, times: Times) -> Figure:
+    """Return how many milliseconds something took."""
+    return Figure(what, limit_ms, times["wall"] * 1e3, "ms", {"CPU ms": times["cpu"] * 1e3})
+
+
 def timed(call: Callable[[], object]) -> Times:
     """Call, and return the seconds that it took: `wall`, and `cpu` of this process and the children it waited for."""
     begun, before = time.perf_counter(), all_cpu()
@@ -76,24 +79,22 @@ class Child:
     """A fresh Python that runs a function of children.py; `sum` is that of its standard output, read as it comes."""
 
     def __init__(self, name: str, *arguments: object) -> None:
-        self._reader = subprocess.Popen(["cksum"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        argv = [sys.executable, str(_CHILDREN), name, *map(str, arguments)]
-        self._writer = subprocess.Popen(argv, stdout=self._reader.stdin, stderr=subprocess.PIPE, text=True)
-        assert self._reader.stdin is not None
-        self._reader.stdin.close()
-        self.sum = ""
+        argv = [sys.executable, str(Path(__file__).with_name("children.py")), name, *map(str, arguments)]
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self._sum = subprocess.Popen(["cksum"], stdin=self.process.stdout, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout
+        self.process.stdout.close()
+        self.process.stdout = None  # for `communicate`: it is the reader's alone
 
     def figures(self) -> Times:
         """Wait for its end and return the figures that it told."""
-        with self._reader as reader, self._writer as writer:
-            _, words = writer.communicate()
-            self.sum = reader.stdout.read().strip() if reader.stdout else ""
-        if writer.returncode:
-            raise RuntimeError(f"{writer.args!r} ended with {writer.returncode}:\n{words}")
+        words = self.process.communicate(timeout=900)[1]
+        self.sum = self._sum.communicate()[0].strip()
+        if self.process.returncode:
+            raise RuntimeError(words)
         return dict(json.loads(words.splitlines()[-1]))
 
 
 def checksum(path: Path, edit: str = "") -> str:
     """Return the `Child.sum` of a file's content, edited by sed."""
-    text = subprocess.run(f"sed '{edit}' '{path}' | cksum", shell=True, stdout=subprocess.PIPE, text=True, check=True)
-    return text.stdout.strip()
+    return subprocess.check_output(f"sed '{edit}' '{path}' | cksum", shell=True, text=True).strip()

@@ -11,12 +11,13 @@ from itertools import count
 from pathlib import Path
 
 import attrs
+from nemorun_local.processes import shell, spawn
 
 import nemorun_core as run
 from nemorun_core.engine import loop
 from nemorun_core.store.layout import Home
-from tests.bench.children import AT_ONCE, LINE_BYTES, PROGRAM
-from tests.bench.measure import Child, Figure, Scale, Times, against, checksum, least, process, timed
+from tests.bench.children import LINE_BYTES, PROGRAM
+from tests.bench.measure import Child, Figure, Scale, Times, against, checksum, least, process, timed, waited
 
 __all__ = ["ROWS"]
 
@@ -32,54 +33,49 @@ import subprocess, sys
 with open(sys.argv[1], "wb") as output:
     subprocess.Popen({PROGRAM}, stdout=output).wait()
 """
+_AT_ONCE = 64  # so many tasks are offered to a backend at once; ones as short as these seldom overlap more
 _SEVERAL = 100
 
 
 def start(scale: Scale, folder: Path) -> list[Figure]:
-    """Import the package; print the help."""
+    """Import the package, print the help, run one task end to end: each a fresh process."""
     found = least(
         scale.rounds,
         bare=lambda: process(sys.executable, "-c", "pass"),
         imported=lambda: process(sys.executable, "-c", "import nemorun_core"),
         helped=lambda: process(_NEMORUN, "--help"),
+        bare_task=lambda: process(sys.executable, "-c", _BARE_TASK, str(folder / "bare")),
+        task=lambda: process(sys.executable, "-c", _ONE_TASK),
     )
-    bare = found["bare"]["cpu"]
-    imported = against("`import nemorun_core`", 3, found["imported"]["cpu"], bare)
-    return [imported, against("`nemorun --help`", 8, found["helped"]["cpu"], bare)]
-
-
-def one(scale: Scale, folder: Path) -> list[Figure]:
-    """Run one task end to end in a fresh process."""
-    found = least(
-        scale.rounds,
-        bare=lambda: process(sys.executable, "-c", _BARE_TASK, str(folder / "bare")),
-        ours=lambda: process(sys.executable, "-c", _ONE_TASK),
-    )
-    return [against("one task end to end", 5, found["ours"]["cpu"], found["bare"]["cpu"])]
+    cpu = {name: times["cpu"] for name, times in found.items()}
+    return [
+        against("`import nemorun_core`", 3, cpu["imported"], cpu["bare"]),
+        against("`nemorun --help`", 8, cpu["helped"], cpu["bare"]),
+        against("one task end to end", 5, cpu["task"], cpu["bare_task"]),
+    ]
 
 
 def shim(scale: Scale, folder: Path) -> list[Figure]:
-    """Start a program by the shim alone."""
-    shell = shutil.which("dash") or shutil.which("busybox") or "sh"
+    """Start a program by the shim alone, as LocalExecutor starts it."""
     script = str(Path(loop.__file__).with_name("shim.sh"))
-    place, numbers, null = f"host={run.hostname()} boot={run.boot_id()}", count(), subprocess.DEVNULL
+    place, numbers = f"host={run.hostname()} boot={run.boot_id()}", count()
 
-    def ours() -> None:
-        base = str(folder / f"{next(numbers)}.0.0")
+    def ours() -> object:
+        base = str(folder / str(next(numbers)))
         run.pad_outcome(base, "")
-        argv = [shell, *run.shim_argv(script, base, "", str(folder), PROGRAM, place=place)]
-        subprocess.Popen(argv, stdin=null, stdout=null, stderr=null).wait()
+        argv = [*shell(), *run.shim_argv(script, base, "", str(folder), PROGRAM, place=place)]
+        return os.waitpid(spawn(argv, os.environ, []), 0)
 
-    def bare() -> None:
-        with open(folder / f"bare{next(numbers)}", "wb") as output:
-            subprocess.Popen(PROGRAM, stdin=null, stdout=output, stderr=output).wait()
+    def bare() -> object:
+        with open(folder / str(next(numbers)), "wb") as output:
+            return subprocess.Popen(PROGRAM, stdin=subprocess.DEVNULL, stdout=output, stderr=output).wait()
 
-    def several(call: Callable[[], None]) -> Times:
+    def several(call: Callable[[], object]) -> Times:
         return timed(lambda: [call() for _ in range(_SEVERAL)])
 
     found = least(scale.rounds, bare=lambda: several(bare), ours=lambda: several(ours))
     each = {name: times["cpu"] / _SEVERAL for name, times in found.items()}
-    return [against(f"the shim alone, in {Path(shell).name}", 1.8, **each)]
+    return [against(f"the shim alone, in {Path(shell()[0]).name}", 1.8, **each)]
 
 
 def tasks(scale: Scale, folder: Path) -> list[Figure]:
@@ -89,7 +85,7 @@ def tasks(scale: Scale, folder: Path) -> list[Figure]:
     def measured(amount: int, rounds: int) -> dict[str, Times]:
         return least(
             min(scale.rounds, rounds),
-            bare=lambda: Child("bare_tasks", amount, AT_ONCE, folder / str(next(numbers))).figures(),
+            bare=lambda: Child("bare_tasks", amount, _AT_ONCE, folder / str(next(numbers))).figures(),
             ours=lambda: Child("tasks", amount, "").figures(),
         )
 
@@ -104,11 +100,8 @@ def tasks(scale: Scale, folder: Path) -> list[Figure]:
     memory = (found[high]["ours"]["peak"] - found[low]["ours"]["peak"]) / (high - low)
     newest = run.Experiment.catalog(f"tasks{high}")[-1]
     status = least(min(scale.rounds, 7), ours=lambda: process(_NEMORUN, "experiment", "status", newest))["ours"]
-    return [
-        *figures,
-        Figure("memory a task", 20, memory, "KiB", peaks),
-        Figure(f"`status` of {high:,} finished tasks", 1, status["wall"], "s", {"CPU ms": status["cpu"] * 1e3}),
-    ]
+    of_all = waited(f"`status` of {high:,} finished tasks", 1000, status)
+    return [*figures, Figure("memory a task", 20, memory, "KiB", peaks), of_all]
 
 
 def chain(scale: Scale, folder: Path) -> list[Figure]:
@@ -122,9 +115,8 @@ def chain(scale: Scale, folder: Path) -> list[Figure]:
     )
     ours = (found["ours"]["wall"] - found["first"]["wall"]) / (amount - 1) * 1e3
     bare = found["bare"]["wall"] / amount * 1e3
-    return [
-        Figure(f"chain of {amount}, an edge", 20, ours - bare, "ms", {"ours, wall ms": ours, "bare, wall ms": bare})
-    ]
+    details = {"ours, wall ms": ours, "bare, wall ms": bare}
+    return [Figure(f"chain of {amount}, an edge over bare", 20, ours - bare, "ms", details)]
 
 
 def logs(scale: Scale, folder: Path) -> list[Figure]:
@@ -139,28 +131,24 @@ def logs(scale: Scale, folder: Path) -> list[Figure]:
             "logs": Child("follow", name),
             "tail": Child("tail", lines, name),
         }
-        found = {what: child.figures() for what, child in running.items()}
+        try:
+            found = {what: child.figures() for what, child in running.items()}
+        finally:
+            for child in running.values():
+                child.process.kill()
         for what, edit in (("bare", ""), ("logs", ""), ("tail", "s/^/lines | /")):
             if running[what].sum != checksum(source, edit) or source.stat().st_size != lines * LINE_BYTES:
                 raise RuntimeError(f"{what}: the bytes of {lines} lines are not those of the job")
         shutil.rmtree(source.parents[1])
         return {f"{what} {key}": value for what, times in found.items() for key, value in times.items()}
 
-    tenth = scale.lines // 10
+    tenth, figures = scale.lines // 10, []
     found = least(min(scale.rounds, 5), few=lambda: once(tenth), many=lambda: once(scale.lines))
     more = {key: many - found["few"][key] for key, many in found["many"].items()}
-    figures = []
     for what, name in (("logs", "`logs(follow=True)`"), ("tail", "`tail_logs`, prefixed")):
-        figures += [
-            against(f"{name}, {scale.lines - tenth:,} more lines", 2, more[f"{what} cpu"], more["bare cpu"]),
-            Figure(
-                f"{name}, their memory",
-                1,
-                more[f"{what} peak"] / 1024,
-                "MiB",
-                {"peak MiB": found["many"][f"{what} peak"] / 1024},
-            ),
-        ]
+        figures.append(against(f"{name}, {scale.lines - tenth:,} more lines", 2, more[f"{what} cpu"], more["bare cpu"]))
+        peak = {"peak MiB": found["many"][f"{what} peak"] / 1024}
+        figures.append(Figure(f"{name}, memory of these", 1, more[f"{what} peak"] / 1024, "MiB", peak))
     return figures
 
 
@@ -176,8 +164,7 @@ def list_(scale: Scale, folder: Path) -> list[Figure]:
         (copied / "experiment.json").write_text(text.replace(experiment.id, copied.name))
     assert len(run.Experiment.catalog()) == scale.experiments
     found = least(min(scale.rounds, 7), ours=lambda: process(_NEMORUN, "experiment", "list"))["ours"]
-    what = f"`list` with {scale.experiments:,} experiments"
-    return [Figure(what, 0.5, found["wall"], "s", {"CPU ms": found["cpu"] * 1e3})]
+    return [waited(f"`list` with {scale.experiments:,} experiments", 500, found)]
 
 
 @attrs.define
@@ -208,19 +195,7 @@ def _added(what: str, nodes: object, scale: Scale) -> list[Figure]:
         experiment.run(direct=True)
     assert run.Experiment.from_id(experiment.id).reset().tasks == [task]
     loaded = least(scale.rounds, ours=lambda: timed(run.Experiment.from_id(experiment.id).reset))["ours"]
-    both = (("`add`", added), ("load", loaded))
-    return [
-        Figure(f"{what}, {how}", 50, times["wall"] * 1e3, "ms", {"CPU ms": times["cpu"] * 1e3}) for how, times in both
-    ]
+    return [waited(f"{what}, `add`", 50, added), waited(f"{what}, load", 50, loaded)]
 
 
-ROWS: dict[str, Callable[[Scale, Path], list[Figure]]] = {
-    "start": start,
-    "one": one,
-    "shim": shim,
-    "tasks": tasks,
-    "chain": chain,
-    "logs": logs,
-    "list": list_,
-    "partial": partial,
-}
+ROWS = {row.__name__.rstrip("_"): row for row in (start, shim, tasks, chain, logs, list_, partial)}

@@ -20,7 +20,11 @@ import nemorun_core as run
 SECONDS = 60.0
 
 # Each program notes its start where only starts are noted, and writes a log whose bytes are known.
-PROGRAM = 'echo "$NEMORUN_JOB $NEMORUN_MEMBER" >> "$STARTS"; for i in 1 2 3; do echo "line $i"; sleep 0.02; done; exit %d'
+PROGRAM = """
+echo "$NEMORUN_JOB $NEMORUN_MEMBER" >> "$STARTS"
+for i in 1 2 3; do echo "line $i"; sleep 0.02; done
+exit %d
+"""
 
 DRIVER = """
 import sys

@@ -85,6 +85,15 @@ def test_a_job_submitted_twice_keeps_its_first_handle():
     assert graph.jobs["a"].handle == "handle of a"
 
 
+@pytest.mark.parametrize("late", [Submitted("a", 0, "h"), Delayed((("a", 0),), LIMIT)], ids=["submitted", "delayed"])
+def test_a_job_that_was_seen_running_is_not_put_back_by_what_is_told_late(late):
+    """E4. No driver writes this order; a fold must not depend on that."""
+    graph = Graph(define(job("a")))
+    graph.step(observed("a", running()), TIME)
+    graph.step(late, TIME)
+    assert graph.jobs["a"].state is R
+
+
 def test_the_end_of_a_job_on_a_backend_releases_it():
     graph = Graph(define(job("a")))
     assert told(reach(graph, "a", ended()), Act.RELEASE) == ["a"]
@@ -293,6 +302,12 @@ def test_a_job_starts_when_the_last_of_its_upstreams_ends():
     graph = Graph(define(job("a"), job("b"), job("c", "a", "b")))
     assert starts(reach(graph, "b", ended())) == []
     assert starts(reach(graph, "a", ended())) == ["c"]
+
+
+def test_a_job_that_one_edge_skips_is_not_started_by_another_in_the_same_step():
+    graph = Graph(define(job("a"), job("b", "a"), job("c", "a", after_any("b"))))
+    assert starts(reach(graph, "a", ended(3))) == []
+    assert graph.jobs["c"].state is K
 
 
 def test_a_job_that_was_cancelled_early_is_not_skipped_later():

@@ -162,7 +162,7 @@ class LocalBackend(Backend):
     def _call(
         self, job: Submission, index: int, rank: Rank, port: int, inherited: _Inherited
     ) -> tuple[list[str], dict[str, str]]:
-        """Return a rank's arguments and environment. Raises UsageError, ValueError or OSError: nothing can get these."""
+        """Return a rank's arguments and environment. Raises UsageError, ValueError, OSError: too much."""
         argv = self._argv(job, index, rank.number)
         environment = {**inherited.environment, **_declared(job, index), **_ranks(job, index, rank.number, port)}
         check_sizes(argv, environment)
