@@ -27,7 +27,9 @@ __all__ = [
 
 SCHEMA = 1
 JOB_FOLDER_LIMIT = 200
-_RESERVED = frozenset({"experiment.json", "journal.jsonl", "lock", "requests", "batches", "support", "objects"})
+_RESERVED = frozenset(
+    {"experiment.json", "journal.jsonl", "lock", "requests", "batches", "support", "objects", "supervisor.log"}
+)
 
 JsonObject = dict[str, object]
 

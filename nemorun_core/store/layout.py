@@ -11,7 +11,7 @@ from nemorun_core.errors import StoreError, UsageError
 from nemorun_core.model.definition import SCHEMA, Definition, JobDefinition
 from nemorun_core.model.key import folder_name
 from nemorun_core.model.records import MalformedRecord
-from nemorun_core.store.files import guarded, make_folder, read_text, write_atomically
+from nemorun_core.store.files import guarded, make_folder, read_text, sync_folder, write_atomically
 
 __all__ = ["Folder", "Home", "Summary"]
 
@@ -59,6 +59,8 @@ class Folder(NamedTuple):
         """
         text = json.dumps(definition.to_json(), separators=(",", ":"))
         write_atomically(self.definition, text.encode("ascii"))
+        with guarded("sync", self.path):
+            sync_folder(os.path.dirname(self.path))
 
     def read_definition(self) -> Definition:
         """Return the definition; nothing in it is imported or run.
