@@ -83,6 +83,11 @@ class Console:
             sys.stderr.write("".join(lines))
             sys.stderr.flush()
 
+    def warn(self, text: str) -> None:
+        """Say what people should know; also where they asked for few words."""
+        sys.stderr.write(f"[nemorun] {text}\n")
+        sys.stderr.flush()
+
     def close(self) -> None:
         """Show what is left, then stop. May be called again."""
         self._closing.set()

@@ -80,6 +80,7 @@ class Engine:
     Attributes:
         graph: the state; read it from any thread.
         tell: called on the engine's thread after a change was recorded, with the jobs that changed; set before `start`.
+        warn: the same for what people should know and what changes no state, such as a full disk.
         ended: set when it has ended and released the lock; `error` says why, where that was not the end of all jobs.
     """
 
@@ -97,6 +98,7 @@ class Engine:
         self._lock = lock
         self._submits = submits
         self.tell: Callable[[Sequence[Job]], None] = lambda jobs: None
+        self.warn: Callable[[str], None] = lambda text: None
         self._builder = Builder(definition, folder, registry)
         self._requests = Requests(folder.requests)
         self._folder = folder
@@ -207,6 +209,8 @@ class Engine:
             event = self._inbox.popleft()
             if self.graph.is_news(event):
                 self._record(event)
+            if isinstance(event, Warned):
+                self.warn(event.text)
         moment = time.monotonic()
         self._ready += [job for due, job in self._retries if due <= moment]
         self._retries = [(due, job) for due, job in self._retries if due > moment]
@@ -250,7 +254,9 @@ class Engine:
         self._lock.check()
         try:
             self._journal.flush(sync=sync)
-        except StoreError:
+        except StoreError as error:
+            if not self._stuck_until:
+                self.warn(f"{error.message} Nothing new is started until it can be; jobs that run go on.")
             self._stuck_until = time.monotonic() + _DISK_SECONDS
             return False
         self._stuck_until = 0.0

@@ -6,7 +6,7 @@ import atexit
 import os
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from nemorun_core.contracts.executor import Executor
 from nemorun_core.contracts.host import now
@@ -318,7 +318,7 @@ class Experiment:
         self._console = console = Console(
             session, list(engine.graph.jobs.values()), tail_all=tail_logs, quiet=self._quiet
         )
-        engine.tell = console.tell
+        engine.tell, engine.warn = console.tell, console.warn
         session.engine.start()
         console.start()
 
@@ -380,6 +380,10 @@ class Experiment:
 
     # Afterwards, from here and from anywhere.
 
+    @overload
+    def status(self, return_dict: Literal[True]) -> dict[str, JobStatus]: ...
+    @overload
+    def status(self, return_dict: Literal[False] = False) -> None: ...
     def status(self, return_dict: bool = False) -> dict[str, JobStatus] | None:
         """Print the status of every job; with `return_dict` return it instead.
 

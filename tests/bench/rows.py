@@ -57,13 +57,13 @@ def start(scale: Scale, folder: Path) -> list[Figure]:
 
 def shim(scale: Scale, folder: Path) -> list[Figure]:
     """Start a program by the shim alone, as LocalExecutor starts it."""
-    script = str(Path(loop.__file__).with_name("shim.sh"))
+    command, script = shell(), str(Path(loop.__file__).with_name("shim.sh"))
     place, numbers = f"host={run.hostname()} boot={run.boot_id()}", count()
 
     def ours() -> object:
         base = str(folder / str(next(numbers)))
         run.pad_outcome(base, "")
-        argv = [*shell(), *run.shim_argv(script, base, "", str(folder), PROGRAM, place=place)]
+        argv = [*command, *run.shim_argv(script, base, "", str(folder), PROGRAM, place=place)]
         return os.waitpid(spawn(argv, os.environ, []), 0)
 
     def bare() -> object:
@@ -75,7 +75,7 @@ def shim(scale: Scale, folder: Path) -> list[Figure]:
 
     found = least(scale.rounds, bare=lambda: several(bare), ours=lambda: several(ours))
     each = {name: times["cpu"] / _SEVERAL for name, times in found.items()}
-    return [against(f"the shim alone, in {Path(shell()[0]).name}", 1.8, **each)]
+    return [against(f"the shim alone, in {Path(command[0]).name}", 1.8, **each)]
 
 
 def tasks(scale: Scale, folder: Path) -> list[Figure]:
