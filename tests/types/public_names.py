@@ -28,3 +28,8 @@ def wrong_use_is_an_error() -> None:
     run.LocalExecutor(no_such_field=1)  # type: ignore[call-arg]
     run.Script(inline=3)  # type: ignore[arg-type]
     print(run.NoSuchName)  # type: ignore[attr-defined]
+
+
+def a_status_is_typed_by_what_is_asked_for(experiment: run.Experiment) -> None:
+    assert_type(experiment.status(), None)
+    print(experiment.status(return_dict=True)["job"]["state"])
