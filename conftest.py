@@ -18,6 +18,9 @@ hypothesis.settings.load_profile("nemorun")
 
 SECONDS_TO_END = 5.0
 
+# Under nohup(1), as CI may be, hang-ups are ignored, and so they would be by every process that a test starts.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 
 @pytest.fixture(autouse=True)
 def nemorun_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:

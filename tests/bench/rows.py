@@ -34,7 +34,7 @@ with open(sys.argv[1], "wb") as output:
     subprocess.Popen({PROGRAM}, stdout=output).wait()
 """
 _AT_ONCE = 64  # so many tasks are offered to a backend at once; ones as short as these seldom overlap more
-_SEVERAL = 100
+_SEVERAL = 20
 
 
 def start(scale: Scale, folder: Path) -> list[Figure]:
@@ -73,7 +73,7 @@ def shim(scale: Scale, folder: Path) -> list[Figure]:
     def several(call: Callable[[], object]) -> Times:
         return timed(lambda: [call() for _ in range(_SEVERAL)])
 
-    found = least(scale.rounds, bare=lambda: several(bare), ours=lambda: several(ours))
+    found = least(4 * scale.rounds, bare=lambda: several(bare), ours=lambda: several(ours))
     each = {name: times["cpu"] / _SEVERAL for name, times in found.items()}
     return [against(f"the shim alone, in {Path(command[0]).name}", 1.8, **each)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from nemorun_core import Experiment, Script
@@ -21,12 +23,13 @@ def test_on_a_full_disk_jobs_go_on_and_nothing_new_is_started_until_there_is_spa
         experiment.add(Script(inline=f"touch '{started}'"), name="next", dependencies=[running])
         experiment.run()
         while experiment.status(return_dict=True)["running"]["state"] != "RUNNING":
-            pass
+            time.sleep(0.01)
         disk.fill()
         gate.touch()
         said = ""
         while "No space left on device" not in said:
             said += capfd.readouterr().err
+            time.sleep(0.01)
         assert not started.exists()
         disk.free()
         assert experiment.wait(timeout_seconds=30)

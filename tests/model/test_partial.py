@@ -6,7 +6,6 @@ import copy
 import functools
 import json
 import pickle
-import time
 
 import pytest
 from hypothesis import given
@@ -375,16 +374,7 @@ def test_depth_is_no_limit():
     assert through_json(Partial(show, deep)) == Partial(show, deep)
 
 
-def test_a_thousand_nodes_are_added_and_loaded_in_time():
+def test_a_thousand_nodes_are_added_and_loaded():
     leaves = [Config(Model, width=i, optimizer=Config(Optimizer, lr=i * 0.1, betas=(0.1, 0.2))) for i in range(500)]
     task = Partial(show, leaves)
-    added, loaded = [], []
-    for _ in range(5):
-        start = time.perf_counter()
-        record = task.clone().to_record()
-        middle = time.perf_counter()
-        Partial.from_record(record)
-        loaded.append(time.perf_counter() - middle)
-        added.append(middle - start)
-    assert min(added) < 0.05
-    assert min(loaded) < 0.05
+    assert through_json(task.clone()) == task
