@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
@@ -14,7 +14,9 @@ from nemorun_core.errors import StoreError, UsageError
 
 __all__ = ["Source", "compiled", "follow", "last_lines", "sources_of"]
 
-_CHUNK = 1 << 18
+# Under malloc's threshold for memory maps: above it each chunk costs a page fault for every page.
+_CHUNK = 1 << 16
+_TURN_BYTES = 1 << 22
 _LONGEST_LINE = 1 << 16
 
 
@@ -32,18 +34,19 @@ class Source:
     offset: int = 0
     rest: bytes = b""
 
-    def read(self) -> bytes:
-        """Return what was added, at most one chunk; b"" where there is nothing new. Raises StoreError."""
+    def chunks(self, most: int | None = None) -> Iterator[bytes]:
+        """Yield what was added, chunk by chunk, about `most` bytes at most. Raises StoreError."""
         try:
             with open(self.path, "rb", buffering=0) as stream:
                 stream.seek(self.offset)
-                data = stream.read(_CHUNK)
+                end = None if most is None else self.offset + most
+                while (end is None or self.offset < end) and (data := stream.read(_CHUNK)):
+                    self.offset += len(data)
+                    yield data
         except FileNotFoundError:
-            return b""
+            return
         except OSError as error:
             raise StoreError(f"cannot read {self.path}: {error.strerror}.") from error
-        self.offset += len(data)
-        return data
 
     def skip_to_last(self, lines: int) -> None:
         """Go to where the last `lines` lines begin."""
@@ -135,11 +138,9 @@ def follow(
         last = finished()
         busy = False
         for source in sources():
-            data = source.read()
-            while data:
+            for data in source.chunks(None if last else _TURN_BYTES):
                 busy = True
                 write(_dressed(source, data, pattern))
-                data = source.read() if last else b""
             if last and source.rest:
                 line, source.rest = source.rest + b"\n", b""
                 write(_dress_lines(source.prefix, line, pattern))
@@ -165,7 +166,7 @@ def last_lines(paths: Iterable[str], lines: int) -> bytes:
         source = Source(path)
         source.skip_to_last(lines)
         kept: deque[bytes] = deque(maxlen=lines)
-        while data := source.read():
+        for data in source.chunks():
             kept.extend(data.splitlines(keepends=True))
         if kept:
             return b"".join(kept)
