@@ -203,13 +203,17 @@ class Registry:
         return cls.from_record(kinded.fields)
 
     def record(self, group: str, value: object) -> Kinded:
-        """Write an executor or plugin as a record. Raises UsageError for fields that JSON cannot hold."""
-        from nemorun_core.model.convert import converter
+        """Write an executor or plugin as a record. Raises UsageError for fields that do not read back equal."""
+        from nemorun_core.model.convert import converter, structure
+        from nemorun_core.model.records import MalformedRecord
 
         kind, distribution = self.kind(group, type(value))
         fields = converter.unstructure(value)
         try:
-            json.dumps(fields)
+            if structure(json.loads(json.dumps(fields)), type(value)) != value:
+                raise ValueError("it reads back different")
+        except MalformedRecord as error:
+            raise UsageError(f"{type(value).__name__}: {error}.", hint="Give each field a value of its type.") from None
         except (TypeError, ValueError) as error:
             raise UsageError(f"{type(value).__name__} cannot be written down: {error}.") from None
         return Kinded(kind=kind, distribution=distribution, fields=fields)

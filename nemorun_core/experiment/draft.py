@@ -264,6 +264,8 @@ class Draft:
                 for task, executor in zip(tasks, executors, strict=True):
                     plugin.setup(task, executor)
         _check(job, executors)
+        for executor in executors:
+            self._executor_record(executor)
         job.prepared_executors = executors
         job.prepared_tasks = [self._record(task) for task in tasks]
         job.changes = tuple(changes)

@@ -107,5 +107,26 @@ def bare_follow(path: str, size: str) -> None:
     tell(cpu=own_cpu() - before)
 
 
+def bare_prefix(path: str, size: str) -> None:
+    """Follow a file until it has this size, with a prefix before each line."""
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    before, left = own_cpu(), int(size)
+    write = sys.stdout.buffer.write
+    with open(path, "rb") as stream:
+        rest = b""
+        while left:
+            if lines := stream.readlines(1 << 16):
+                left -= sum(map(len, lines))
+                lines[0], rest = rest + lines[0], b""
+                if not lines[-1].endswith(b"\n"):
+                    rest = lines.pop()
+                for line in lines:
+                    write(b"lines | " + line)
+            else:
+                time.sleep(_PAUSE_SECONDS)
+    tell(cpu=own_cpu() - before)
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

@@ -119,6 +119,9 @@ def chain(scale: Scale, folder: Path) -> list[Figure]:
     return [Figure(f"chain of {amount}, an edge over bare", 20, ours - bare, "ms", details)]
 
 
+PREFIX = "s/^/lines | /"  # for sed(1)
+
+
 def logs(scale: Scale, folder: Path) -> list[Figure]:
     """Follow a job that writes lines: by the run's `tail_logs`, by `logs` in another process, and bare, all at once."""
     numbers = count()
@@ -128,6 +131,7 @@ def logs(scale: Scale, folder: Path) -> list[Figure]:
         source = Path(Home.locate().path, "lines", name, "lines", "0.0.0.out")
         running = {
             "bare": Child("bare_follow", source, lines * LINE_BYTES),
+            "bare-prefix": Child("bare_prefix", source, lines * LINE_BYTES),
             "logs": Child("follow", name),
             "tail": Child("tail", lines, name),
         }
@@ -136,7 +140,7 @@ def logs(scale: Scale, folder: Path) -> list[Figure]:
         finally:
             for child in running.values():
                 child.process.kill()
-        for what, edit in (("bare", ""), ("logs", ""), ("tail", "s/^/lines | /")):
+        for what, edit in (("bare", ""), ("bare-prefix", PREFIX), ("logs", ""), ("tail", PREFIX)):
             if running[what].sum != checksum(source, edit) or source.stat().st_size != lines * LINE_BYTES:
                 raise RuntimeError(f"{what}: the bytes of {lines} lines are not those of the job")
         shutil.rmtree(source.parents[1])
@@ -145,8 +149,10 @@ def logs(scale: Scale, folder: Path) -> list[Figure]:
     tenth, figures = scale.lines // 10, []
     found = least(min(scale.rounds, 5), few=lambda: once(tenth), many=lambda: once(scale.lines))
     more = {key: many - found["few"][key] for key, many in found["many"].items()}
-    for what, name in (("logs", "`logs(follow=True)`"), ("tail", "`tail_logs`, prefixed")):
-        figures.append(against(f"{name}, {scale.lines - tenth:,} more lines", 2, more[f"{what} cpu"], more["bare cpu"]))
+    both = (("logs", "bare", "`logs(follow=True)`"), ("tail", "bare-prefix", "`tail_logs`, prefixed"))
+    for what, bare, name in both:
+        title = f"{name}, {scale.lines - tenth:,} more lines"
+        figures.append(against(title, 2, more[f"{what} cpu"], more[f"{bare} cpu"]))
         peak = {"peak MiB": found["many"][f"{what} peak"] / 1024}
         figures.append(Figure(f"{name}, memory of these", 1, more[f"{what} peak"] / 1024, "MiB", peak))
     return figures
