@@ -57,6 +57,7 @@ _NAMES = {
     "pad_outcome": "contracts.witness",
     "process_started": "contracts.host",
     "rank_suffix": "contracts.witness",
+    "read_outcome": "contracts.witness",
     "read_rank": "contracts.witness",
     "run": "experiment",
     "shim_argv": "contracts.witness",
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
     from nemorun_core.contracts.witness import ended_member as ended_member
     from nemorun_core.contracts.witness import pad_outcome as pad_outcome
     from nemorun_core.contracts.witness import rank_suffix as rank_suffix
+    from nemorun_core.contracts.witness import read_outcome as read_outcome
     from nemorun_core.contracts.witness import read_rank as read_rank
     from nemorun_core.contracts.witness import shim_argv as shim_argv
     from nemorun_core.errors import Defect as Defect

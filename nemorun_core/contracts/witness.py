@@ -11,7 +11,16 @@ from nemorun_core.contracts.observation import MemberObservation
 from nemorun_core.model.records import OUTCOME_PADDING, Outcome, Start, parse_outcome, parse_start
 from nemorun_core.model.state import Reason, ReasonKind, State, exit_reason
 
-__all__ = ["RankWitness", "base_path", "ended_member", "pad_outcome", "rank_suffix", "read_rank", "shim_argv"]
+__all__ = [
+    "RankWitness",
+    "base_path",
+    "ended_member",
+    "pad_outcome",
+    "rank_suffix",
+    "read_outcome",
+    "read_rank",
+    "shim_argv",
+]
 
 
 def base_path(folder: str, attempt: int, incarnation: int, member: int) -> str:
@@ -74,6 +83,12 @@ class RankWitness(NamedTuple):
     outcome: Outcome | None
     started: float | None
     ended: float | None
+
+
+def read_outcome(base: str, suffix: str) -> Outcome | None:
+    """Read how one rank ended; None until its outcome is whole. Raises OSError where the disk does not answer."""
+    text, _ = _read(f"{base}.outcome{suffix}")
+    return parse_outcome(text) if text else None
 
 
 def read_rank(base: str, suffix: str) -> RankWitness:

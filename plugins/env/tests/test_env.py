@@ -73,7 +73,7 @@ def test_a_secret_stays_a_reference(monkeypatch, nemorun_home):
 
 @pytest.mark.parametrize("values", [{"A": 3}, {"": "x"}, {"A=B": "x"}, {"A": "nul\0"}, {"A": None}], ids=repr)
 def test_what_can_be_no_variable_is_refused_by_add(values):
-    with run.Experiment("env") as experiment, pytest.raises(run.UsageError, match="env_vars|values"):
+    with run.Experiment("env") as experiment, pytest.raises(run.UsageError, match=r"env_vars|values"):
         experiment.add(run.Script(inline="true"), plugins=[EnvVars(values)])
 
 

@@ -164,9 +164,9 @@ class LocalBackend(Backend):
     ) -> tuple[list[str], dict[str, str]]:
         """Return a rank's arguments and environment. Raises UsageError, ValueError, OSError: too much."""
         argv = self._argv(job, index, rank.number)
-        environment = {**inherited.environment, **_declared(job, index), **_ranks(job, index, rank.number, port)}
-        check_sizes(argv, environment)
-        return argv, environment
+        declared = {**_declared(job, index), **_ranks(job, index, rank.number, port)}
+        check_sizes(argv, declared, inherited.bytes)
+        return argv, {**inherited.environment, **declared}
 
     def _spawn(self, rank: Rank, argv: list[str], environment: Mapping[str, str], inherited: _Inherited) -> None:
         rank.pid = spawn(argv, environment, inherited.files)
@@ -399,6 +399,7 @@ class _Inherited:
 
     def __init__(self) -> None:
         self.environment = dict(os.environ)
+        self.bytes = sum(len(name) + len(value) + 16 for name, value in os.environb.items())
         self.files = inheritable_files()
 
 

@@ -24,6 +24,7 @@ from nemorun_core import (
     iso_time,
     process_started,
     rank_suffix,
+    read_outcome,
     read_rank,
 )
 from nemorun_local.processes import shim_of
@@ -58,6 +59,9 @@ class Rank:
     def finish(self, status: int | None) -> bool:
         """Take in that the shim ended, with its exit code where this process is its parent; return whether the rank
         has ended: another shim may hold the claim, and then `pid` is that one's."""
+        if status is not None and status != _CLAIM_TAKEN and (outcome := read_outcome(self.base, self.suffix)):
+            self.outcome, self.ended = outcome, time.time()
+            return True
         witness = read_rank(self.base, self.suffix)
         if status == _CLAIM_TAKEN and witness.start and witness.start.pid != self.pid:
             self.pid = witness.start.pid

@@ -180,17 +180,20 @@ def end_all(mark: bytes | None, spared: Collection[int], *, session: int | None 
         time.sleep(0.001)
 
 
-def check_sizes(argv: list[str], environment: Mapping[str, str]) -> None:
+def check_sizes(argv: list[str], declared: Mapping[str, str], inherited_bytes: int) -> None:
     """Refuse what execve(2) would refuse, before anything runs.
 
     Raises:
         ValueError: a NUL character; UnicodeEncodeError, which is one too: a lone surrogate that stands for no byte.
         OSError: E2BIG, one text or all of them are too long.
     """
-    texts = [os.fsencode(text) for text in (*argv, *environment, *environment.values())]
+    texts = [os.fsencode(text) for text in (*argv, *declared, *declared.values())]
     if any(b"\0" in text for text in texts):
         raise ValueError("a NUL character in an argument or in the environment")
-    if sum(map(len, texts)) + 16 * len(texts) > _MOST_BYTES or max(map(len, texts)) >= _LONGEST_TEXT_BYTES:
+    if (
+        inherited_bytes + sum(map(len, texts)) + 16 * len(texts) > _MOST_BYTES
+        or max(map(len, texts)) >= _LONGEST_TEXT_BYTES
+    ):
         raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
 
 
