@@ -26,7 +26,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 def nemorun_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Point NEMORUN_HOME into `tmp_path`, drop the user's other settings; afterwards fail if a process still runs."""
     home = tmp_path / "nemorun-home"
-    for name in [name for name in os.environ if name.startswith("NEMORUN_") and name != "NEMORUN_WHEELS"]:
+    for name in [name for name in os.environ if name.startswith("NEMORUN_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NEMORUN_HOME", str(home))
     yield home

@@ -75,7 +75,7 @@ def wheels(session: nox.Session) -> None:
             session.run(python, "-W", "error", "-c", every_name, external=True)
             session.run(str(outside / "venv" / "bin" / "nemorun"), "--help", external=True, silent=True)
             session.run(*pip, *group("test"), external=True)
-            environment = {"NEMORUN_WHEELS": str(outside / "dist")}
+            environment = {"BUILT_WHEELS": str(outside / "dist")}
             session.run(python, "-m", "pytest", "-m", "not nightly", *session.posargs, external=True, env=environment)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.wheels
 
-WHEELS = sorted(Path(os.environ.get("NEMORUN_WHEELS", "not built")).glob("*.whl"))
+WHEELS = sorted(Path(os.environ.get("BUILT_WHEELS", "not built")).glob("*.whl"))
 
 
 def test_the_core_and_its_plugins_are_built():
