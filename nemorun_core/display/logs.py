@@ -15,7 +15,7 @@ from nemorun_core.errors import StoreError, UsageError
 __all__ = ["Source", "compiled", "follow", "last_lines", "sources_of"]
 
 # Under malloc's threshold for memory maps: above it each chunk costs a page fault for every page.
-_CHUNK = 1 << 16
+_CHUNK = 48 << 10
 _TURN_BYTES = 1 << 22
 _LONGEST_LINE = 1 << 16
 
@@ -187,7 +187,8 @@ def _dressed(source: Source, data: bytes, pattern: re.Pattern[bytes] | None) -> 
 
 def _dress_lines(prefix: bytes, data: bytes, pattern: re.Pattern[bytes] | None) -> bytes:
     if pattern is not None:
-        data = b"".join(line for line in data.splitlines(keepends=True) if pattern.search(line))
+        data = b"".join(line + b"\n" for line in data[:-1].split(b"\n") if pattern.search(line))
     if not data or not prefix:
         return data
-    return prefix + data[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
+    dressed = data.replace(b"\n", b"\n" + prefix)  # ends in a prefix too many
+    return b"".join((prefix, memoryview(dressed)[: -len(prefix)]))

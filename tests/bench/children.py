@@ -113,16 +113,13 @@ def bare_prefix(path: str, size: str) -> None:
         time.sleep(0.01)
     before, left = own_cpu(), int(size)
     write = sys.stdout.buffer.write
-    with open(path, "rb") as stream:
-        rest = b""
+    write(b"lines | ")
+    with open(path, "rb", buffering=0) as stream:
         while left:
-            if lines := stream.readlines(1 << 16):
-                left -= sum(map(len, lines))
-                lines[0], rest = rest + lines[0], b""
-                if not lines[-1].endswith(b"\n"):
-                    rest = lines.pop()
-                for line in lines:
-                    write(b"lines | " + line)
+            if data := stream.read(1 << 16):
+                left -= len(data)
+                # After the last byte of all comes no line more.
+                write(data.replace(b"\n", b"\nlines | ") if left else data[:-1].replace(b"\n", b"\nlines | ") + b"\n")
             else:
                 time.sleep(_PAUSE_SECONDS)
     tell(cpu=own_cpu() - before)

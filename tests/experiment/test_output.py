@@ -206,3 +206,17 @@ def test_nothing_of_ours_runs_when_the_block_has_been_left():
         return [thread.name for thread in threading.enumerate() if thread.name.startswith("nemorun")]
 
     wait_for(lambda: not threads(), "our threads have ended")
+
+
+def test_a_search_passes_on_whole_lines_with_carriage_returns_in_them(tmp_path, capfdbinary):
+    with Experiment("progress", log_level="ERROR") as experiment:
+        job = experiment.add([sh(r"printf 'a 10%%\r20%%\r\nb 1\r\nc 2'")] * 2, name="pair")
+        experiment.run()
+    capfdbinary.readouterr()
+    experiment.logs(job, regex="a|c")
+    said = capfdbinary.readouterr().out
+    for member in (b"pair/0 | ", b"pair/1 | "):
+        assert [line for line in said.split(b"\n") if line.startswith(member)] == [
+            member + b"a 10%\r20%\r",
+            member + b"c 2",
+        ]
