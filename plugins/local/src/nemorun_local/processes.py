@@ -129,24 +129,24 @@ def belonging(jobs: Sequence[tuple[Collection[int], bytes | None]]) -> list[set[
     return found
 
 
-def _marked(pid: int, marks: Mapping[bytes, int]) -> int | None:
+def _variables(pid: int) -> list[bytes]:
+    """Return a process's first environment, NAME=value each; empty if it is gone or somebody else's."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as stream:
-            variables = stream.read().split(b"\0")
-    except OSError:  # somebody else's, or gone
-        return None
-    return next((marks[variable] for variable in variables if variable in marks), None)
+            return stream.read().split(b"\0")
+    except OSError:
+        return []
+
+
+def _marked(pid: int, marks: Mapping[bytes, int]) -> int | None:
+    return next((marks[variable] for variable in _variables(pid) if variable in marks), None)
 
 
 def head_port(pid: int) -> int | None:
     """Return the port that a running rank was given for its job's meeting point; None where it cannot be read."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as stream:
-            variables = stream.read().split(b"\0")
-    except OSError:
-        return None
     prefix = b"NEMORUN_HEAD_PORT="
-    return next((int(variable.removeprefix(prefix)) for variable in variables if variable.startswith(prefix)), None)
+    ports = (variable.removeprefix(prefix) for variable in _variables(pid) if variable.startswith(prefix))
+    return next(map(int, ports), None)
 
 
 def shim_of(pids: Collection[int], base: str, suffix: str) -> int:
