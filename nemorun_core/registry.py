@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from nemorun_core.errors import Defect, UsageError
 from nemorun_core.model.definition import Kinded
+from nemorun_core.model.plain import read_defaults, written_defaults
 
 if TYPE_CHECKING:
     import pluggy
@@ -204,10 +205,13 @@ class Registry:
 
     def record(self, group: str, value: object) -> Kinded:
         """Write an executor or plugin as a record. Raises UsageError for fields that do not read back equal."""
+        kind, distribution = self.kind(group, type(value))
+        defaults = written_defaults(value)
+        if defaults is not None:
+            return Kinded(kind=kind, distribution=distribution, fields=defaults)
         from nemorun_core.model.convert import converter, structure
         from nemorun_core.model.records import MalformedRecord
 
-        kind, distribution = self.kind(group, type(value))
         fields = converter.unstructure(value)
         try:
             if structure(json.loads(json.dumps(fields)), type(value)) != value:
@@ -231,12 +235,15 @@ class Registry:
         return self._read("nemorun.plugins", kinded, Plugin)
 
     def _read(self, group: str, kinded: Kinded, base: type[T]) -> T:
-        from nemorun_core.model.convert import structure
-        from nemorun_core.model.records import MalformedRecord
-
         cls = self.resolve(group, kinded)
         if not issubclass(cls, base):
             raise UsageError(f"{kinded.kind} is no {base.__name__}.")
+        made = read_defaults(kinded.fields, cls)
+        if made is not None:
+            return made
+        from nemorun_core.model.convert import structure
+        from nemorun_core.model.records import MalformedRecord
+
         try:
             return structure(kinded.fields, cls)
         except MalformedRecord as error:

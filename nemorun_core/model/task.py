@@ -12,6 +12,8 @@ import attrs
 
 from nemorun_core.errors import UsageError
 from nemorun_core.model.environment import check_environment, check_text
+from nemorun_core.model.plain import plain_copy
+from nemorun_core.model.records import MalformedRecord
 from nemorun_core.model.secret import Secret
 
 __all__ = ["Command", "Place", "Script", "Task"]
@@ -133,6 +135,16 @@ def _words(entrypoint: str) -> list[str]:
     return [entrypoint] if entrypoint.isalnum() else shlex.split(entrypoint)
 
 
+def _written(value: object) -> object:
+    """Return a field's value as JSON; the converter is loaded for what does not stand for itself, such as a Secret."""
+    plain = plain_copy(value)
+    if plain is None and value is not None:
+        from nemorun_core.model.convert import converter
+
+        return converter.unstructure(value)
+    return plain
+
+
 def _metadata(values: Mapping[str, object]) -> dict[str, object]:
     return dict(values)
 
@@ -226,10 +238,8 @@ class Script(Task):
 
     def to_record(self) -> dict[str, object]:
         """Write what differs from the defaults. Raises UsageError for metadata that JSON cannot hold, with its path."""
-        from nemorun_core.model.convert import converter
-
         self._check()
-        record: dict[str, object] = {name: converter.unstructure(value) for name, value in self._given()}
+        record: dict[str, object] = {name: _written(value) for name, value in self._given() if name != "metadata"}
         if self.metadata:
             from nemorun_core.model.values import encode_plain
 
@@ -239,6 +249,12 @@ class Script(Task):
     @classmethod
     def from_record(cls, record: Mapping[str, object]) -> "Script":
         """Read what `to_record` wrote. Raises MalformedRecord for anything else."""
+        texts = (record.get(name, "") for name in ("path", "inline", "entrypoint"))
+        if all(type(text) is str for text in texts) and record.keys() <= {"path", "inline", "entrypoint"}:
+            try:
+                return cls(**record)  # type: ignore[arg-type]
+            except UsageError as error:
+                raise MalformedRecord(f"{error} @ $") from None
         from nemorun_core.model.convert import structure
 
         script = structure(record, cls)

@@ -1,0 +1,107 @@
+"""What is written without the converter is what the converter would write, and reads back the same."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import attrs
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+import nemorun_core as run
+from nemorun_core.model.convert import converter, structure
+from nemorun_core.model.plain import plain_copy, read_defaults, written_defaults
+from nemorun_core.model.records import MalformedRecord
+from nemorun_core.registry import Registry
+
+
+@attrs.define(kw_only=True)
+class Sample(run.Executor):
+    number: int = 3
+    ratio: float = 0.5
+    names: tuple[str, ...] = ()
+    inner: dict[str, object] = attrs.field(factory=dict)
+
+
+@attrs.define
+class Derived:
+    one: int = 1
+    two: int = attrs.Factory(lambda self: self.one, takes_self=True)
+
+
+def test_defaults_are_written_as_the_converter_writes_them_and_read_back_equal():
+    written = written_defaults(Sample())
+    assert written == json.loads(json.dumps(converter.unstructure(Sample())))
+    assert read_defaults(written, Sample) == Sample() == structure(written, Sample)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "number": st.integers(0, 4),
+            "retries": st.sampled_from([0, 1]),
+            "ratio": st.sampled_from([0.5, 2.0]),
+            "env_vars": st.dictionaries(st.sampled_from(["A", "B"]), st.text(max_size=3), max_size=1),
+            "python": st.sampled_from([None, "python3"]),
+        },
+    )
+)
+def test_every_value_is_recorded_as_the_converter_would(fields):
+    value = Sample(**fields)
+    registry = Registry()
+    kinded = registry.record("nemorun.executors", value)
+    assert kinded.fields == json.loads(json.dumps(converter.unstructure(value)))
+    assert registry.read_executor(kinded) == value
+
+
+@pytest.mark.parametrize("value", [Derived(), object(), Sample(number=4), Sample(ratio=1)])
+def test_what_is_no_default_of_its_type_is_left_to_the_converter(value):
+    assert written_defaults(value) is None
+
+
+def test_a_record_with_other_fields_is_left_to_the_converter():
+    written = written_defaults(Sample()) or {}
+    assert read_defaults({**written, "number": 4}, Sample) is None
+    assert read_defaults({**written, "number": 3.0}, Sample) is None
+    assert read_defaults({**written, "more": 1}, Sample) is None
+    assert read_defaults({}, Derived) is None
+    assert read_defaults({"one": 1, "two": 1}, Derived) is None
+    assert read_defaults({}, object) is None
+
+
+def test_what_is_read_shares_nothing_with_the_record():
+    written = written_defaults(Sample()) or {}
+    made = read_defaults(written, Sample)
+    assert made is not None
+    made.env_vars["A"] = "1"
+    assert written["env_vars"] == {}
+
+
+@pytest.mark.parametrize("value", [["a", 1], {"a": run.Secret.from_env("A")}, {"a": ["b"]}, ("a",)])
+def test_only_texts_are_copied(value):
+    assert plain_copy(value) is None
+
+
+def test_a_script_that_cannot_be_is_a_malformed_record():
+    with pytest.raises(MalformedRecord, match="neither"):
+        run.Script.from_record({"path": ""})
+
+
+def test_one_inline_task_on_an_executor_of_defaults_loads_no_converter(tmp_path):
+    script = (
+        "import sys, nemorun_core as run\n"
+        "with run.Experiment('x') as exp:\n"
+        "    exp.add(run.Script(inline='true'), executor=run.LocalExecutor())\n"
+        "    exp.run()\n"
+        "print('cattrs' in sys.modules, exp.wait())\n"
+    )
+    pytest.importorskip("nemorun_local")
+    (tmp_path / "one.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "one.py")], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "False True"
