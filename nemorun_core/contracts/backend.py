@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
@@ -59,8 +59,7 @@ class Submission:
     after: tuple[tuple[Key, Condition, Handle | None], ...] = ()
 
 
-@attrs.frozen
-class Document:
+class Document(NamedTuple):
     """One text that will be submitted, or a faithful picture of the call: `name` says what, `text` is the whole."""
 
     name: str

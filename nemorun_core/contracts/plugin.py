@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-import attrs
+from typing import ClassVar, NamedTuple
 
 from nemorun_core.contracts.executor import Executor
 from nemorun_core.model.task import Task
@@ -34,8 +32,7 @@ class Plugin:
         raise NotImplementedError
 
 
-@attrs.define(kw_only=True)
-class PreparedJob:
+class PreparedJob(NamedTuple):
     """A job that is being added, as `nemorun_prepare_job` sees it.
 
     Attributes:
@@ -51,8 +48,7 @@ class PreparedJob:
     executors: tuple[Executor, ...]
 
 
-@attrs.frozen(kw_only=True)
-class Event:
+class Event(NamedTuple):
     """A change of a job's state, as `nemorun_event` sees it. States and reasons are strings, as in `status`."""
 
     experiment_id: str

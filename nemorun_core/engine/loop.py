@@ -10,8 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 
-import attrs
-
 from nemorun_core.contracts.backend import Submission
 from nemorun_core.contracts.host import hostname, now
 from nemorun_core.contracts.plugin import Event as PublicEvent
@@ -35,13 +33,13 @@ _DISK_SECONDS = 1.0
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 1.0, 60.0
 
 
-@attrs.define
 class View:
     """What the journal says, folded; `advance` reads what was added since."""
 
-    graph: Graph
-    reader: JournalReader
-    warnings: list[str] = attrs.field(factory=list)
+    def __init__(self, definition: Definition, folder: Folder) -> None:
+        self.graph = Graph(definition)
+        self.warnings: list[str] = []
+        self._reader = JournalReader(folder.journal)
 
     def advance(self) -> list[Job]:
         """Fold in what was added, and return the jobs that it touched, in the order of the changes.
@@ -50,14 +48,14 @@ class View:
             StoreError: a line is corrupt, with file and line number.
         """
         touched: dict[str, Job] = {}
-        for line in self.reader.lines():
+        for line in self._reader.lines():
             try:
                 event, moment, _ = load(line)
                 for act, job in self.graph.step(event, moment):
                     if act is Act.TELL:
                         touched[job.id] = job
             except (MalformedRecord, KeyError, ValueError) as error:
-                raise self.reader.corrupt(str(error)) from None
+                raise self._reader.corrupt(str(error)) from None
             if isinstance(event, Warned):
                 self.warnings.append(event.text)
         return list(touched.values())
@@ -65,7 +63,7 @@ class View:
 
 def read_view(definition: Definition, folder: Folder) -> View:
     """Fold an experiment's journal as it is now. Raises StoreError."""
-    view = View(Graph(definition), JournalReader(folder.journal))
+    view = View(definition, folder)
     view.advance()
     return view
 
@@ -115,7 +113,7 @@ class Engine:
         self._beaten = time.monotonic()
         self._broken_hooks: set[str] = set()
         self.error: BaseException | None = None
-        self.view = View(Graph(definition), JournalReader(folder.journal))
+        self.view = View(definition, folder)
         self.graph = self.view.graph
         self.ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"nemorun {definition.id}", daemon=True)
