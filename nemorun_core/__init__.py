@@ -47,6 +47,7 @@ _NAMES = {
     "UsageError": "errors",
     "after_any": "model.definition",
     "after_failure": "model.definition",
+    "autoconvert": "model.autoconvert",
     "base_path": "contracts.witness",
     "boot_id": "contracts.host",
     "diff": "model.show",
@@ -109,6 +110,7 @@ if TYPE_CHECKING:
     from nemorun_core.experiment import Experiment as Experiment
     from nemorun_core.experiment import run as run
     from nemorun_core.hookspecs import hookimpl as hookimpl
+    from nemorun_core.model.autoconvert import autoconvert as autoconvert
     from nemorun_core.model.buildable import Config as Config
     from nemorun_core.model.buildable import Partial as Partial
     from nemorun_core.model.definition import after_any as after_any

@@ -2,6 +2,6 @@
 
 import sys
 
-from nemorun_core._cli.main import main
+from nemorun_core._cli.entry import main
 
 sys.exit(main())

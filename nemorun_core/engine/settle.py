@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
-from nemorun_core.contracts.backend import Backend
+from nemorun_core.contracts.backend import Backend, Submission
+from nemorun_core.contracts.host import now
+from nemorun_core.engine.events import Observed, Submitted
 from nemorun_core.engine.loop import Engine, View, read_view
 from nemorun_core.engine.submission import Builder
-from nemorun_core.errors import StoreError, UsageError
+from nemorun_core.errors import StoreError, TransientError, UsageError
 from nemorun_core.model.definition import Definition
 from nemorun_core.registry import Registry
 from nemorun_core.store.layout import Folder
@@ -45,11 +47,12 @@ def look(definition: Definition, folder: Folder, registry: Registry) -> View:
         return view
     if driver_lives(folder):
         return view
-    lock = Lock(folder.lock)
+    lock = Lock(folder.lock, settles=True)
     try:
         if not lock.acquire():
             return view
     except StoreError:  # a folder that this process may only read
+        _peek(view, definition, folder, registry)
         return view
     engine = Engine(definition, folder, registry, lock, submits=False)
     engine.start()
@@ -61,6 +64,31 @@ def look(definition: Definition, folder: Folder, registry: Registry) -> View:
     return view
 
 
+def _peek(view: View, definition: Definition, folder: Folder, registry: Registry) -> None:
+    """Fold into a view what backends see now, and write nothing; of one that does not answer, the journal's word."""
+    with contextlib.suppress(UsageError):
+        for submissions in list(_in_doubt(view, Builder(definition, folder, registry), None)):
+            with contextlib.suppress(TransientError), submissions[0].executors[0].backend() as backend:
+                found = backend.find(submissions)
+                for handle, observed in backend.poll(list(found.values())).items():
+                    key = next(key for key, known in found.items() if known == handle)
+                    if observed.members:
+                        seen = Observed(key.job, key.attempt, observed.incarnation, observed.members, observed.reason)
+                        for event in (Submitted(key.job, key.attempt, handle), seen):
+                            view.graph.step(event, now())
+
+
+def _in_doubt(view: View, builder: Builder, jobs: Collection[str] | None) -> Iterator[list[Submission]]:
+    """Yield the submissions of the jobs, all or these, that may be on a scheduler: a list a connection."""
+    by_connection: dict[object, list[Submission]] = {}
+    for job in view.graph.resume():
+        if job.intended and (jobs is None or job.id in jobs):
+            executor = builder.executor(job.definition)
+            made = builder.build(job.definition, job.attempt)
+            by_connection.setdefault((type(executor), executor.connection()), []).append(made)
+    yield from by_connection.values()
+
+
 def cancel_beside(definition: Definition, folder: Folder, registry: Registry, jobs: Collection[str]) -> None:
     """Cancel at the backend itself, beside a driver that does not answer; it writes nothing but what jobs write.
 
@@ -70,15 +98,7 @@ def cancel_beside(definition: Definition, folder: Folder, registry: Registry, jo
         TransientError: a scheduler did not answer; UsageError: a plugin that is needed is not installed.
     """
     view = read_view(definition, folder)
-    builder = Builder(definition, folder, registry)
-    by_connection: dict[object, list[str]] = {}
-    for name in jobs:
-        job = view.graph.jobs[name]
-        if job.intended and not job.state.is_final:
-            executor = builder.executor(job.definition)
-            by_connection.setdefault((type(executor), executor.connection()), []).append(name)
-    for names in by_connection.values():
-        submissions = [builder.build(view.graph.jobs[name].definition, view.graph.jobs[name].attempt) for name in names]
+    for submissions in _in_doubt(view, Builder(definition, folder, registry), jobs):
         grace = max(executor.grace_seconds for job in submissions for executor in job.executors)
         with submissions[0].executors[0].backend() as backend:
             handles = set(backend.find(submissions).values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -32,17 +33,11 @@ def detach(folder: Folder, *, take_over: bool = False) -> None:
         StoreError: it could not take the lock, with what it said.
     """
     argv = [sys.executable, "-c", _START, folder.path, json.dumps(sys.path), *(["--take-over"] if take_over else [])]
-    with open(os.path.join(folder.path, "supervisor.log"), "ab") as log:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-        )
-    assert process.stdout is not None
-    with process.stdout:
-        answer = process.stdout.readline()
+    scope = _scope()
+    process, answer = _start([*scope, *argv], folder)
+    if scope and not answer:  # no word of ours: it was the scope that could not be made
+        process.wait()
+        process, answer = _start(argv, folder)
     if answer == _READY:
         # It may outlive this process; if it does not, somebody has to take in its exit code.
         threading.Thread(target=process.wait, name="nemorun supervisor", daemon=True).start()
@@ -53,6 +48,31 @@ def detach(folder: Folder, *, take_over: bool = False) -> None:
         f"the supervisor of {folder.path} did not start: {said}.",
         hint=f"See {os.path.join(folder.path, 'supervisor.log')}",
     )
+
+
+def _scope() -> list[str]:
+    """Return what starts a program outside this login's scope, which may be ended with the login (systemd-run(1));
+    nothing where no systemd of this user runs."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if not runtime or not os.path.exists(os.path.join(runtime, "systemd", "private")):
+        return []
+    command = shutil.which("systemd-run")
+    return [command, "--user", "--scope", "--quiet", "--collect", "--"] if command else []
+
+
+def _start(argv: list[str], folder: Folder) -> tuple[subprocess.Popen[bytes], bytes]:
+    """Start a supervisor, and return it with its first line."""
+    with open(os.path.join(folder.path, "supervisor.log"), "ab") as log:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+    assert process.stdout is not None
+    with process.stdout:
+        return process, process.stdout.readline()
 
 
 def main(argv: list[str]) -> int:

@@ -138,6 +138,7 @@ class Worker(threading.Thread):
                 self._backend = backend
             while not self._stopping:
                 self._turn(backend)
+            self._release(backend)
             with self._lock:
                 self._backend = None
 
@@ -166,7 +167,8 @@ class Worker(threading.Thread):
         except TransientError as error:
             self._back_off()
             self._settle(str(error))
-        except Overtaken:
+        except Overtaken:  # what is left is the other driver's to do
+            self._releases.clear()
             self._stopping = True
         except Exception as error:  # whatever a plugin raises is the plugin's
             self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
@@ -237,6 +239,14 @@ class Worker(threading.Thread):
         if self._releases:
             backend.release(self._releases)
             self._releases.clear()
+
+    def _release(self, backend: Backend) -> None:
+        """Release what ended last, once: nobody is left to ask again."""
+        try:
+            if self._releases:
+                backend.release(self._releases)
+        except Exception as error:  # whatever a plugin raises is the plugin's
+            self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
 
     def _find(self, backend: Backend) -> None:
         """Settle every doubt: adopt what is there, offer what is not."""

@@ -66,7 +66,7 @@ class Session:
     def driver(self) -> dict[str, str | int] | None:
         """Return host and pid of the process that drives the experiment, None if there is none."""
         record = driver_of(self.folder.lock) if driver_lives(self.folder) else None
-        return {"host": record.host, "pid": record.pid} if record else None
+        return {"host": record.host, "pid": record.pid} if record and not record.settles else None
 
     def is_orphaned(self, graph: Graph) -> bool:
         """Whether work is left and nobody drives."""

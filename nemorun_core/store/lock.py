@@ -16,6 +16,7 @@ __all__ = ["HEARTBEAT_SECONDS", "STALE_SECONDS", "Driver", "Lock", "Overtaken", 
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
+_SETTLE_SECONDS = 2.0
 _RECORD_BYTES = 512
 
 
@@ -31,6 +32,7 @@ class Driver(NamedTuple):
         epoch: one more with each takeover.
         heartbeat: POSIX time on the driver's clock; compared with itself only.
         ended: whether it gave the lock back by itself.
+        settles: whether it only looks at what runs, which is over soon, and submits nothing.
     """
 
     host: str
@@ -40,6 +42,7 @@ class Driver(NamedTuple):
     epoch: int
     heartbeat: float
     ended: bool = False
+    settles: bool = False
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -64,8 +67,9 @@ class Driver(NamedTuple):
 class Lock:
     """The right to drive one experiment. Held until `release` or the end of the process."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, settles: bool = False) -> None:
         self._path = path
+        self._settles = settles
         self._handle = -1
         self._identity: tuple[object, ...] = ()
         self.epoch = 0
@@ -73,12 +77,21 @@ class Lock:
     def acquire(self, *, take_over: bool = False) -> bool:
         """Take the lock if no driver lives; return whether it was taken.
 
-        With `take_over` it is also taken from a driver that lives or cannot be judged: that one finds its epoch passed
-        and stops before it writes or submits.
+        One that means to drive waits a moment for one that only settles. With `take_over` it is also taken from a
+        driver that lives or cannot be judged: that one finds its epoch passed and stops before it writes or submits.
 
         Raises:
             StoreError: the lock's file cannot be opened or written.
         """
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while not self._try(take_over):
+            holder = driver_of(self._path)
+            if self._settles or holder is None or not holder.settles or time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def _try(self, take_over: bool) -> bool:
         with guarded("open", self._path):
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -152,6 +165,7 @@ class Lock:
             epoch=self.epoch,
             heartbeat=time.time(),
             ended=ended,
+            settles=self._settles,
         )
         self._identity = record.identity
         text = json.dumps(record._asdict()).encode("ascii").ljust(_RECORD_BYTES - 1) + b"\n"

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from nemorun_core import Experiment, LocalExecutor, Script, UsageError
+from nemorun_core import Experiment, LocalExecutor, Script, StoreError, UsageError
+from nemorun_core.engine import settle
 
 SECONDS = 30.0
 
@@ -146,3 +147,24 @@ def test_of_two_racing_resumes_one_drives(tmp_path):
     assert sorted(process.returncode for process in racing) == [0, 2]
     assert any("is driven by process" in text for text in said)
     assert (tmp_path / "started").read_text() == "\n"
+
+
+def test_in_a_folder_that_may_only_be_read_status_looks_at_the_jobs_and_writes_nothing(tmp_path, monkeypatch):
+    gate = tmp_path / "gate"
+    with Experiment("read") as experiment:
+        experiment.add(until(gate), name="waits")
+        experiment.add(Script(inline="echo next"), name="next", dependencies=["waits"])
+        experiment.run(detach=True)
+    wait_for(lambda: states(experiment)["waits"] == "RUNNING")
+    os.kill(driver_of(experiment), signal.SIGKILL)
+    folder = Path(str(experiment.status(return_dict=True)["waits"]["local_dir"])).parent
+
+    def refused(self, take_over=False):
+        raise StoreError("read-only")
+
+    monkeypatch.setattr(settle.Lock, "acquire", refused)
+    before = (folder / "journal.jsonl").read_bytes()
+    assert states(Experiment.from_id(experiment.id)) == {"waits": "RUNNING", "next": "UNSUBMITTED"}
+    gate.touch()
+    wait_for(lambda: states(Experiment.from_id(experiment.id))["waits"] == "SUCCEEDED")
+    assert (folder / "journal.jsonl").read_bytes() == before

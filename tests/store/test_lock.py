@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -407,3 +408,24 @@ def test_a_driver_that_took_over_is_left_alone_when_the_one_before_it_ends(path,
     suspended.kill()
     assert Lock(path).acquire() is False
     assert new.ask("lock.check()") == "None"
+
+
+def test_who_means_to_drive_waits_for_one_that_only_settles(tmp_path):
+    path = str(tmp_path / "lock")
+    settler, driver = Lock(path, settles=True), Lock(path)
+    assert settler.acquire()
+    timer = threading.Timer(0.1, settler.release)
+    timer.start()
+    assert driver.acquire()
+    timer.join()
+    assert not Lock(path, settles=True).acquire()  # and who settles waits for nobody
+    driver.release()
+
+
+def test_a_settle_that_does_not_end_refuses_the_driver_in_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SETTLE_SECONDS", 0.05)
+    path = str(tmp_path / "lock")
+    settler = Lock(path, settles=True)
+    assert settler.acquire()
+    assert not Lock(path).acquire()
+    settler.release()

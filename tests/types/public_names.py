@@ -11,6 +11,11 @@ def add(first: int, second: int = 0) -> int:
     return first + second
 
 
+@run.autoconvert
+def settings() -> dict[str, int]:
+    return {}
+
+
 def names_have_their_signatures() -> None:
     script = run.Script(inline="echo hello", env={"A": "b"}, args=["x"])
     executor = run.LocalExecutor(ntasks_per_node=2, retries=1)
@@ -21,6 +26,7 @@ def names_have_their_signatures() -> None:
         experiment.add([run.Partial(add, 1, second=2)], executor="local", dependencies=[run.after_any(first)])
         experiment.run(check=True)
     assert_type(experiment, run.Experiment)
+    assert_type(settings(), run.Config[dict[str, int]])
     assert_type(experiment.wait(timeout_seconds=1), bool)
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import nemorun_core as run
+
 
 @dataclass
 class SomeObject:
@@ -23,6 +25,7 @@ def add_object(obj_1: SomeObject, obj_2: SomeObject) -> SomeObject:
     return result
 
 
+@run.autoconvert
 def commonly_used_object() -> SomeObject:
     """Return an object that several experiments use."""
     return SomeObject(value_1=5, value_2=10, value_3=15)

@@ -189,3 +189,22 @@ def test_records_that_somebody_removed_do_not_start_a_program_again(jobs, missin
     jobs.end(jobs.handles[-1])
     assert (jobs.folder / "runs").read_text() == "ran\n"
     assert job
+
+
+def test_a_job_that_claims_its_start_and_ends_between_two_looks_is_found(jobs, monkeypatch):
+    """The first look finds a shim on its way; by the second it has claimed, run and ended."""
+    job = begin(jobs, "echo up; until [ -e go ]; do sleep 0.01; done; exit 4")
+    adopted, real = [], member_module.Rank.adopt
+
+    def late(rank, pids):
+        adopted.append(rank)
+        if len(adopted) > 1:
+            return real(rank, pids)
+        (jobs.folder / "go").touch()
+        wait_until(lambda: read_rank(rank.base, rank.suffix).outcome)
+        return False  # as it was read before the claim
+
+    monkeypatch.setattr(member_module.Rank, "adopt", late)
+    handle = adopt(jobs, job)
+    assert handle is not None
+    assert jobs.end(handle).members[0].exit_code == 4

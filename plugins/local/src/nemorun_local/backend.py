@@ -46,6 +46,7 @@ from nemorun_local.processes import (
     inheritable_files,
     send,
     shell,
+    shim_of,
     spawn,
 )
 from nemorun_local.watch import Watch
@@ -227,13 +228,7 @@ class LocalBackend(Backend):
         for job, pids in zip(unknown, alive, strict=True):
             members = [LocalMember(job, index) for index in range(len(job.members))]
             ranks = [rank for member in members for rank in member.ranks]
-            deadline = time.monotonic() + _CLAIM_SECONDS
-            while not all(claims := [rank.adopt(pids) for rank in ranks]) and pids and time.monotonic() < deadline:
-                time.sleep(0.01)  # until each shim that is on its way has claimed its start, or is gone
-                pids = pids & belonging([((), _mark(job.key))])[0]
-                if len(pids) <= sum(claims):
-                    break
-            if not any(claims):
+            if not _claimed(ranks, pids):
                 continue
             for rank in ranks:
                 if rank.pid and rank.ended is None and not self._watch.add(rank.pid):
@@ -258,6 +253,8 @@ class LocalBackend(Backend):
                         self._spawn(rank, argv, environment, inherited)
                         self._owners[rank.pid] = handle
                     except (OSError, UsageError, ValueError) as error:
+                        if getattr(error, "errno", None) in (errno.EROFS, errno.EACCES):
+                            return  # a folder that this process may only read
                         rank.give_up(Reason(ReasonKind.REJECTED, str(error)))
         job.missing = False
 
@@ -363,6 +360,21 @@ class LocalBackend(Backend):
                 del self._by_key[job.submission.key]
                 self._running.discard(handle)
                 self._timed.discard(handle)
+
+
+def _claimed(ranks: Sequence[Rank], pids: Collection[int]) -> bool:
+    """Whether any rank was started; waits for each shim that is on its way, until it has claimed its start or is gone.
+
+    A shim is looked for before its claim is: one that is gone by then has claimed already, or never will.
+    """
+    deadline = time.monotonic() + _CLAIM_SECONDS
+    while True:
+        coming = [bool(pids and shim_of(pids, rank.base, rank.suffix)) for rank in ranks]
+        claims = [rank.adopt(pids) for rank in ranks]
+        left = any(alive and not claim for alive, claim in zip(coming, claims, strict=True))
+        if not left or time.monotonic() >= deadline:
+            return any(claims)
+        time.sleep(0.01)
 
 
 def _abandon(job: _Job) -> None:
