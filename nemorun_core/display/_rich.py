@@ -68,16 +68,16 @@ def status_table(graph: Graph, *, width: int, height: int, now: float) -> Render
     narrow = width < _NARROW
     spent = [elapsed(job, now, short=narrow) for job in shown]
     # What rich would shrink evenly is given its place here: states and times whole, the rest shared by id and reason.
-    states = max((len(job.state.value) for job in shown), default=0)
+    states = max([len("State"), *(len(job.state.value) for job in shown)])
     times = max([len("Time"), *map(len, spent)])
     room = max(8, width - states - times - 6)
     reasons = max((len(str(job.reason or "")) for job in shown), default=0)
-    names = min(max((len(job.id) for job in shown), default=0), max(room - reasons, room * 2 // 5))
+    names = max(3, min(max((len(job.id) for job in shown), default=0), max(room - reasons, room * 2 // 5)))
     table = Table(box=None, pad_edge=False, expand=False, padding=(0, 2, 0, 0))
-    table.add_column("Job", overflow="ellipsis", no_wrap=True, width=max(names, 3))
-    table.add_column("State", no_wrap=True, width=max(states, 5))
+    table.add_column("Job", overflow="ellipsis", no_wrap=True, width=names)
+    table.add_column("State", no_wrap=True, width=states)
     table.add_column("Time", justify="right", no_wrap=True, width=times)
-    table.add_column("Reason", overflow="ellipsis", no_wrap=True)
+    table.add_column("Reason", overflow="ellipsis", no_wrap=True, width=max(1, min(room - names, max(reasons, 6))))
     for job, time_ in zip(shown, spent, strict=True):
         state = Text(job.state.value, style=_STYLES[job.state])
         table.add_row(Text(job.id), state, time_, Text(str(job.reason or ""), style="dim"))

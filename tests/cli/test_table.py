@@ -62,3 +62,16 @@ def test_what_does_not_fit_is_counted_by_state_and_reason():
 
 def test_what_fits_is_shown_without_a_summary():
     assert len(drawn(graph(5), 80, 24)) == 6
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_a_long_reason_takes_no_room_from_states_and_times(width):
+    made = graph(5)
+    made.jobs["job2"].state = State.SKIPPED
+    made.jobs["job2"].reason = Reason(
+        ReasonKind.DEPENDENCY, f"{LONG!r} FAILED: exit code 3, and some more words to read"
+    )
+    lines = drawn(made, width, 24)
+    assert max(map(len, lines)) <= width
+    [skipped] = [line for line in lines if line.startswith("job2 ")]
+    assert skipped.split()[1:4] == ["SKIPPED", "1h" if width < 60 else "1:02:03", "dependency:"]
