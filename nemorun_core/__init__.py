@@ -9,10 +9,12 @@ _NAMES = {
     "Accepted": "contracts.observation",
     "Answer": "contracts.observation",
     "Backend": "contracts.backend",
+    "Bundle": "contracts.backend",
     "Capabilities": "contracts.capabilities",
     "Command": "model.task",
     "Condition": "model.state",
     "Config": "model.buildable",
+    "Contents": "contracts.packager",
     "Defect": "errors",
     "Deferred": "contracts.observation",
     "Difference": "model.show",
@@ -24,11 +26,14 @@ _NAMES = {
     "Handle": "contracts.observation",
     "Key": "model.key",
     "LAWS": "contracts.laws",
+    "Launcher": "contracts.launcher",
     "Member": "contracts.backend",
     "MemberObservation": "contracts.observation",
     "NemorunError": "errors",
     "Observation": "contracts.observation",
     "Outcome": "model.records",
+    "PackagedFile": "contracts.packager",
+    "Packager": "contracts.packager",
     "Partial": "model.buildable",
     "Place": "model.task",
     "Plugin": "contracts.plugin",
@@ -73,6 +78,7 @@ if TYPE_CHECKING:
     from nemorun_local import LocalExecutor as LocalExecutor
 
     from nemorun_core.contracts.backend import Backend as Backend
+    from nemorun_core.contracts.backend import Bundle as Bundle
     from nemorun_core.contracts.backend import Document as Document
     from nemorun_core.contracts.backend import Member as Member
     from nemorun_core.contracts.backend import Submission as Submission
@@ -82,6 +88,7 @@ if TYPE_CHECKING:
     from nemorun_core.contracts.host import hostname as hostname
     from nemorun_core.contracts.host import iso_time as iso_time
     from nemorun_core.contracts.host import process_started as process_started
+    from nemorun_core.contracts.launcher import Launcher as Launcher
     from nemorun_core.contracts.laws import LAWS as LAWS
     from nemorun_core.contracts.observation import UNKNOWN as UNKNOWN
     from nemorun_core.contracts.observation import Accepted as Accepted
@@ -91,6 +98,9 @@ if TYPE_CHECKING:
     from nemorun_core.contracts.observation import MemberObservation as MemberObservation
     from nemorun_core.contracts.observation import Observation as Observation
     from nemorun_core.contracts.observation import Rejected as Rejected
+    from nemorun_core.contracts.packager import Contents as Contents
+    from nemorun_core.contracts.packager import PackagedFile as PackagedFile
+    from nemorun_core.contracts.packager import Packager as Packager
     from nemorun_core.contracts.plugin import Event as Event
     from nemorun_core.contracts.plugin import Plugin as Plugin
     from nemorun_core.contracts.plugin import PreparedJob as PreparedJob

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import json
+import operator
 import os
 import sys
 import warnings
@@ -14,6 +15,7 @@ from nemorun_core.model.definition import Kinded
 from nemorun_core.model.plain import read_defaults, written_defaults
 
 if TYPE_CHECKING:
+    import cattrs
     import pluggy
     from importlib_metadata import EntryPoint
 
@@ -34,6 +36,7 @@ GROUPS = (
     "nemorun.plugins",
     "nemorun.tunnels",
 )
+_GROUP_OF = {"Launcher": "nemorun.launchers", "Packager": "nemorun.packagers"}
 _SWITCH = "NEMORUN_PLUGINS_DISABLE"
 
 
@@ -209,18 +212,51 @@ class Registry:
         defaults = written_defaults(value)
         if defaults is not None:
             return Kinded(kind=kind, distribution=distribution, fields=defaults)
-        from nemorun_core.model.convert import converter, structure
+        from nemorun_core.model.convert import structure
         from nemorun_core.model.records import MalformedRecord
 
-        fields = converter.unstructure(value)
+        fields = self.converter.unstructure(value)
         try:
-            if structure(json.loads(json.dumps(fields)), type(value)) != value:
+            if structure(json.loads(json.dumps(fields)), type(value), self.converter) != value:
                 raise ValueError("it reads back different")
         except MalformedRecord as error:
             raise UsageError(f"{type(value).__name__}: {error}.", hint="Give each field a value of its type.") from None
         except (TypeError, ValueError) as error:
             raise UsageError(f"{type(value).__name__} cannot be written down: {error}.") from None
         return Kinded(kind=kind, distribution=distribution, fields=fields)
+
+    @functools.cached_property
+    def converter(self) -> "cattrs.Converter":
+        """The core's converter, and how values of plugins stand within values: as records of their own."""
+        from cattrs.gen import make_dict_unstructure_fn
+
+        from nemorun_core.contracts.launcher import Launcher
+        from nemorun_core.contracts.packager import Packager
+        from nemorun_core.model.convert import converter as plain_converter
+
+        made = plain_converter.copy()
+
+        def write(value: object) -> object:
+            kind, distribution = self.kind(_GROUP_OF[base_of(type(value))], type(value))
+            fields = make_dict_unstructure_fn(type(value), made)(value)
+            return {"kind": kind, "distribution": distribution, "fields": fields}
+
+        def base_of(cls: object) -> str:
+            bases = (Launcher, Packager)
+            return next((b.__name__ for b in bases if isinstance(cls, type) and issubclass(cls, b)), "")
+
+        def is_nested(cls: object) -> bool:
+            return bool(base_of(cls))
+
+        made.register_unstructure_hook_func(is_nested, write)
+        for group, base in (("nemorun.launchers", Launcher), ("nemorun.packagers", Packager)):
+
+            def read(data: object, _: object, group: str = group, base: type = base) -> object:
+                return data if data is None or isinstance(data, str) else self._read(group, _kinded(data), base)
+
+            wanted = (base, str | base | None)
+            made.register_structure_hook_func(functools.partial(operator.contains, wanted), read)
+        return made
 
     def read_executor(self, kinded: Kinded) -> "Executor":
         """Make an executor of its record. Raises UsageError if its class is not installed."""
@@ -245,12 +281,20 @@ class Registry:
         from nemorun_core.model.records import MalformedRecord
 
         try:
-            return structure(kinded.fields, cls)
+            return structure(kinded.fields, cls, self.converter)
         except MalformedRecord as error:
             raise UsageError(
                 f"the {base.__name__.lower()} {kinded.kind!r} does not fit the one that is installed: {error}.",
                 hint=f"Install the version it was written with: {kinded.distribution or kinded.kind}",
             ) from None
+
+    def made(self, group: str, value: object) -> object:
+        """Return the plugin that a name stands for, made of its defaults; any other value as it is.
+
+        Raises:
+            UsageError: nothing of that name is installed.
+        """
+        return self.load(group, value)() if isinstance(value, str) else value
 
     def _task_kind(self, cls: type) -> tuple[str, str]:
         if cls.__module__.startswith("nemorun_core."):
@@ -311,6 +355,12 @@ class Registry:
             for found in candidates
         )
         return dict(sorted(pairs))
+
+
+def _kinded(data: object) -> Kinded:
+    if not isinstance(data, dict) or set(data) != {"kind", "distribution", "fields"}:
+        raise ValueError(f"expected the record of a plugin's value, found {data!r}")
+    return Kinded(kind=str(data["kind"]), distribution=str(data["distribution"]), fields=dict(data["fields"]))
 
 
 def _in_order(implementations: "list[pluggy.HookImpl]", by_name: Mapping[str, Found]) -> Iterator[Hook]:

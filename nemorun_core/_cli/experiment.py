@@ -45,6 +45,7 @@ _PAGED = 100
         "resume": "again:resume",
         "rerun": "again:rerun",
         "show": "records:show",
+        "sync": "records:sync",
         "diff": "records:diff",
         "delete": "records:delete",
         "export": "archive:export",

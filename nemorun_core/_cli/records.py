@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from nemorun_core._cli.grammar import Command, base_dir_option, json_option
-from nemorun_core._cli.lookup import emit, experiment_argument, find, home_of, open_session, say
+from nemorun_core._cli.lookup import emit, experiment_argument, find, home_of, job_argument, open_session, say
 from nemorun_core.errors import UsageError
 
 if TYPE_CHECKING:
     from nemorun_core.model.definition import Kinded
 
-__all__ = ["delete", "diff", "show"]
+__all__ = ["delete", "diff", "show", "sync"]
 
 
 @click.command(cls=Command)
@@ -28,15 +28,19 @@ def show(id: str, as_json: bool, base_dir: str | None) -> None:
 
     JSON: `{"id", "title", "created", "cwd", "sequential", "direct", "provenance": {name: value}, "jobs": [{"id",
     "group", "until", "dependencies": [{"job", "condition"}], "tasks", "executors", "plugins": [each {"kind",
-    "distribution", "fields"}], "changes": [{"by", "lines"}]}]}`.
+    "distribution", "fields"}], "bundles": [a digest a member], "changes": [{"by", "lines"}]}], "bundles": [{"digest",
+    "packager", "base", "folders", "files", "size_bytes", "left_out"}]}`.
     """
     from nemorun_core.experiment.compare import job_record, parts
 
     definition = find(id, base_dir)[1].read_definition()
     if as_json:
+        import attrs
+
         heads = {name: getattr(definition, name) for name in ("id", "title", "created", "cwd", "sequential", "direct")}
         jobs = [job_record(definition, job) for job in definition.jobs]
-        emit({**heads, "provenance": definition.provenance, "jobs": jobs})
+        bundles = [attrs.asdict(bundle) for bundle in definition.bundles]
+        emit({**heads, "provenance": definition.provenance, "jobs": jobs, "bundles": bundles})
         return
     click.echo(
         f"{definition.id}\n  title: {definition.title}\n  created: {definition.created}\n  cwd: {definition.cwd}"
@@ -47,10 +51,17 @@ def show(id: str, as_json: bool, base_dir: str | None) -> None:
         for what, kindeds in parts(definition, job).items():
             for kinded in kindeds:
                 click.echo(f"  {what}: {_readable(what, kinded)}")
+        if job.bundles:
+            click.echo(f"  bundle: {', '.join(digest[:13] or 'none' for digest in job.bundles)}")
         for change in job.changes:
             click.echo(f"  changed by {change.by}:")
             for line in change.lines:
                 click.echo(f"    {line}")
+    for bundle in definition.bundles:
+        click.echo(f"\nBundle {bundle.digest[:13]}, by {bundle.packager} of {bundle.base or 'nowhere'}")
+        click.echo(f"  {bundle.files} files, {bundle.size_bytes} bytes")
+        for line in bundle.left_out:
+            click.echo(f"  left out: {line}")
     click.echo("\nProvenance")
     for name, value in definition.provenance.items():
         click.echo(f"  {name}: {value}")
@@ -143,3 +154,30 @@ def _age(text: str) -> float:
     if match is None:
         raise UsageError(f"--older-than {text}: expected a number and one of s, m, h, d, w.", hint="--older-than 30d")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[match[2]]
+
+
+@click.command(cls=Command)
+@experiment_argument()
+@job_argument(many=True)
+@click.option("--to", type=click.Path(file_okay=False), metavar="DIR", help="Where to; by default a folder of the id.")
+@json_option
+@base_dir_option
+def sync(id: str, jobs: tuple[str, ...], to: str | None, as_json: bool, base_dir: str | None) -> None:
+    """Bring the outputs that jobs declare.
+
+    Of all jobs that declare some, where none is named. They come to DIR/JOB/FILE, of groups to DIR/JOB/MEMBER/FILE.
+
+    JSON: `[{"job", "member", "to", "files": [names below "to"]}]`.
+    """
+    session = open_session(id, base_dir)
+    chosen = [session.job_id(job) for job in jobs] or session.with_outputs()
+    if not chosen:
+        raise UsageError(
+            f"no job of {session.definition.id} declares outputs.", hint="Say which: outputs=['results/*.json']."
+        )
+    brought = []
+    for one in session.sync(chosen, to):
+        brought.append(one._asdict())
+        say(one.text())
+    if as_json:
+        emit(brought)

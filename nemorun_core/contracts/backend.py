@@ -18,7 +18,7 @@ from nemorun_core.model.state import Condition
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Backend", "Document", "Member", "Submission"]
+__all__ = ["Backend", "Bundle", "Document", "Member", "Submission"]
 
 
 @attrs.frozen(kw_only=True)
@@ -38,6 +38,18 @@ class Member:
     files: Mapping[str, bytes] = attrs.field(factory=dict)
 
 
+class Bundle(NamedTuple):
+    """The files that travel with a member.
+
+    Attributes:
+        digest: SHA-256 of its content, in hexadecimal: its name wherever it goes.
+        path: the tar file of it on this machine (pax, uncompressed).
+    """
+
+    digest: str
+    path: str
+
+
 @attrs.frozen(kw_only=True)
 class Submission:
     """One attempt of one job, ready to be submitted.
@@ -48,6 +60,8 @@ class Submission:
         executors: one a member, all of one connection.
         folder: the job's folder on this machine.
         support: the folder on this machine with `shim.sh` and `runner.py`.
+        bundles: one a member, None where nothing travels. Where `shares_files` is declared each is unpacked already,
+            and the member's `cwd` is its root.
         after: edges that the backend may hold natively, where it declares `native_edges`.
     """
 
@@ -56,6 +70,7 @@ class Submission:
     executors: tuple[Executor, ...]
     folder: str
     support: str
+    bundles: tuple[Bundle | None, ...] = ()
     after: tuple[tuple[Key, Condition, Handle | None], ...] = ()
 
 
@@ -148,6 +163,16 @@ class Backend(abc.ABC):
         """Block until something changed, `wake` was called, or the time is over; return the handles worth a poll.
 
         Called only where `Capabilities.wait` is declared. `handles` may be changed by no one meanwhile.
+        """
+        raise NotImplementedError
+
+    def fetch(self, handle: Handle, member: int, patterns: Sequence[str], to: str) -> None:
+        """Copy the files that match any pattern, relative to where the member ran, below the folder `to`.
+
+        Called only where `Capabilities.fetch` is declared, not where `shares_files` is.
+
+        Raises:
+            TransientError: the scheduler did not answer.
         """
         raise NotImplementedError
 

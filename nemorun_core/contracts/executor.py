@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
 from nemorun_core.contracts.capabilities import Capabilities
+from nemorun_core.contracts.launcher import Launcher
+from nemorun_core.contracts.packager import Packager
 from nemorun_core.errors import UsageError
 from nemorun_core.model.environment import check_environment
 from nemorun_core.model.secret import Secret
@@ -23,13 +25,6 @@ __all__ = ["Executor"]
 
 _IMMUTABLE = frozenset({bool, bytes, float, frozenset, int, str, type(None)})
 
-# Fields of the base that no released backend honours yet; each leaves this table with the step that brings it.
-_LATER: Mapping[str, str] = {
-    "launcher": "launchers come with nemorun-torchrun",
-    "packager": "packagers come with nemorun-git",
-    "outputs": "fetching outputs comes with the packagers",
-}
-
 
 @attrs.define(kw_only=True)
 class Executor:
@@ -43,9 +38,9 @@ class Executor:
         retries: further attempts after a failure.
         retry_on: kinds of reason that are retried, as in `ReasonKind`; empty: all but LOST.
         timeout_seconds: longest time that a member may run; it ends FAILED with reason "timeout".
-        launcher: what wraps the command, such as "torchrun".
-        packager: what ships code to where the job runs.
-        outputs: glob patterns of files to bring back.
+        launcher: what wraps the command, such as "torchrun": a launcher, or its name for one of defaults.
+        packager: what ships files to where the job runs: a packager, or its name for one of defaults; None: nothing.
+        outputs: glob patterns (`**` for any depth) of files that `sync` brings, relative to the folder the job runs in.
         python: interpreter of Python tasks; None: this one where the file system is shared, else "python3".
         separate_stderr: give standard error a stream of its own, `err`.
         grace_seconds: time between the polite signal and the kill.
@@ -59,8 +54,8 @@ class Executor:
     retries: int = 0
     retry_on: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
     timeout_seconds: float | None = None
-    launcher: str | None = None
-    packager: str | None = None
+    launcher: str | Launcher | None = None
+    packager: str | Packager | None = None
     outputs: list[str] = attrs.field(factory=list)
     python: str | None = None
     separate_stderr: bool = False
@@ -101,9 +96,21 @@ class Executor:
         """
         name = type(self).__name__
         check_environment(self.env_vars, f"{name}.env_vars")
-        for field, why in _LATER.items():
-            if getattr(self, field):
-                raise UsageError(f"{name}({field}=...) cannot be honoured yet: {why}.", hint=f"Leave {field} out.")
+        for field, base in (("launcher", Launcher), ("packager", Packager)):
+            if not isinstance(getattr(self, field), (str, base, type(None))):
+                found = getattr(self, field)
+                raise UsageError(f"{name}({field}={found!r}): expected a {base.__name__} or the name of one.")
+        if isinstance(self.launcher, Launcher):
+            self.launcher.check(self)
+        if not isinstance(self.outputs, (list, tuple)):
+            raise UsageError(f"{name}(outputs={self.outputs!r}): expected a list of patterns.")
+        for pattern in self.outputs:
+            parts = pattern.split("/") if isinstance(pattern, str) else [".."]
+            if ".." in parts or parts[0] == "" or "\0" in pattern:
+                raise UsageError(
+                    f"{name}(outputs=...): {pattern!r} is no pattern below the folder that the job runs in.",
+                    hint="Write it relative to that folder, as 'checkpoints/**/*.pt'.",
+                )
         for field in ("grace_seconds", "lost_after_seconds", "placement_timeout_seconds", "timeout_seconds"):
             seconds = getattr(self, field)
             if seconds is None:
@@ -117,6 +124,8 @@ class Executor:
             if kind not in kinds:
                 raise UsageError(f"{name}(retry_on=...): there is no reason {kind!r}.", hint=f"Use {', '.join(kinds)}.")
         able = self.capabilities()
+        if self.outputs and not (able.shares_files or able.fetch):
+            raise UsageError(f"{name} cannot bring outputs.", hint="Leave outputs out.")
         if self.timeout_seconds is not None and not able.timeout:
             raise UsageError(f"{name} cannot honour timeout_seconds.", hint="Leave timeout_seconds out.")
         if self.separate_stderr and not able.separate_stderr:

@@ -253,9 +253,7 @@ class Engine:
         try:
             self._journal.flush(sync=sync)
         except StoreError as error:
-            if not self._stuck_until:
-                self.warn(f"{error.message} Nothing new is started until it can be; jobs that run go on.")
-            self._stuck_until = time.monotonic() + _DISK_SECONDS
+            self._hold(error)
             return False
         self._stuck_until = 0.0
         if self._told:
@@ -265,10 +263,22 @@ class Engine:
             self.tell(told)
         return True
 
+    def _hold(self, error: StoreError) -> None:
+        if not self._stuck_until:
+            self.warn(f"{error.message} Nothing new is started until it can be; jobs that run go on.")
+        self._stuck_until = time.monotonic() + _DISK_SECONDS
+
     def _dispatch(self) -> None:
         """Submit what is ready, once its intent is durable: one sync for all."""
         ready = [job for job in self._ready if not job.state.is_final and not job.intended]
         if not ready or self._stuck_until or not self._submits:
+            return
+        try:
+            for job in ready:
+                if job.definition.bundles:
+                    self._builder.unpack(job.definition)
+        except StoreError as error:
+            self._hold(error)
             return
         self._record(Intended(tuple((job.id, job.attempt) for job in ready)))
         if not self._flush(sync=True):

@@ -34,6 +34,8 @@ def read(path: str) -> dict[str, Any]:
     first = [entry for entry in wanted[:common] if entry in missing]
     sys.path[:0] = first
     sys.path += [entry for entry in missing if entry not in first]
+    bundle = payload.get("bundle", [])
+    sys.path[:] = bundle + [entry for entry in sys.path if entry not in bundle]
     if payload["support"] and payload["support"] not in sys.path:
         sys.path.append(payload["support"])  # last: what is installed here is preferred
     for python in payload.get("pickles", {}).values():

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from nemorun_core.contracts.backend import Member, Submission
+from nemorun_core.contracts.backend import Bundle, Member, Submission
 from nemorun_core.contracts.executor import Executor
+from nemorun_core.contracts.launcher import Launcher
 from nemorun_core.model.definition import Definition, JobDefinition
 from nemorun_core.model.secret import Secret
 from nemorun_core.model.task import Place
 from nemorun_core.registry import Registry
+from nemorun_core.store.bundles import bundle_path, bundle_root, unpack
 from nemorun_core.store.files import make_folder, write_atomically
 from nemorun_core.store.layout import Folder
 
@@ -72,16 +74,35 @@ class Builder:
             UsageError: a task or executor cannot be made here, because what it needs is not installed.
         """
         executors = tuple(self.executor(job, index) for index in range(len(job.tasks)))
+        digests = job.bundles or ("",) * len(executors)
         return Submission(
             key=self._definition.key(job.id, attempt),
-            members=tuple(self._member(job, attempt, index, executor) for index, executor in enumerate(executors)),
+            members=tuple(self._member(job, attempt, index, executors) for index in range(len(executors))),
             executors=executors,
             folder=self._folder.job(job),
             support=self._folder.support,
+            bundles=tuple(
+                Bundle(digest, bundle_path(self._folder.bundles, digest)) if digest else None for digest in digests
+            ),
         )
 
-    def _member(self, job: JobDefinition, attempt: int, index: int, executor: Executor) -> Member:
+    def unpack(self, job: JobDefinition) -> None:
+        """Unpack what travels with a job to where this machine's file system is shared. Raises StoreError."""
+        for index, digest in enumerate(job.bundles):
+            if digest and self.executor(job, index).capabilities().shares_files:
+                unpack(self._folder.bundles, digest)
+
+    def _member(self, job: JobDefinition, attempt: int, index: int, executors: Sequence[Executor]) -> Member:
+        executor = executors[index]
         shared = executor.capabilities().shares_files
+        cwd, python_path = self._definition.cwd, self._definition.python_path
+        folders: tuple[str, ...] = ()
+        if job.bundles and job.bundles[index]:
+            bundled = next(one for one in self._definition.bundles if one.digest == job.bundles[index])
+            cwd = bundle_root(self._folder.bundles, bundled.digest)
+            folders = tuple(os.path.join(cwd, name) if name else cwd for name in bundled.folders)
+            replaced = {os.path.normpath(os.path.join(bundled.base, name)) for name in bundled.folders}
+            python_path = tuple(path for path in python_path if os.path.realpath(path) not in replaced)
         place = Place(
             folder=self._folder.job(job),
             member=index,
@@ -89,9 +110,14 @@ class Builder:
             runner=os.path.join(self._folder.support, "runner.py"),
             objects=self._folder.objects,
             support=self._folder.support,
-            sys_path=self._definition.python_path if shared else (),
+            sys_path=python_path if shared else (),
+            bundle=folders,
         )
         command = self._registry.read_task(job.tasks[index]).command(place)
+        launcher = executor.launcher
+        if isinstance(launcher, Launcher):
+            peers = [number for number, other in enumerate(executors) if other.launcher == launcher]
+            command = launcher.wrap(command, executor, index, peers)
         environment: dict[str, str | Secret] = {
             **executor.env_vars,
             **command.env,
@@ -100,4 +126,4 @@ class Builder:
             "NEMORUN_ATTEMPT": str(attempt),
             "NEMORUN_MEMBER": str(index),
         }
-        return Member(argv=command.argv, environment=environment, cwd=self._definition.cwd, files=command.files)
+        return Member(argv=command.argv, environment=environment, cwd=cwd, files=command.files)

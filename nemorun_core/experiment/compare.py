@@ -30,6 +30,7 @@ def job_record(definition: Definition, job: JobDefinition) -> dict[str, object]:
         "tasks": [_plain(task) for task in job.tasks],
         "executors": [_plain(definition.executors[index]) for index in job.executors],
         "plugins": [_plain(plugin) for plugin in job.plugins],
+        "bundles": list(job.bundles),
         "changes": [{"by": change.by, "lines": list(change.lines)} for change in job.changes],
     }
 

@@ -10,6 +10,7 @@ import attrs
 from nemorun_core.contracts.executor import Executor
 from nemorun_core.contracts.plugin import Plugin, PreparedJob
 from nemorun_core.errors import Defect, NemorunError, UsageError
+from nemorun_core.experiment.shipping import Shipping
 from nemorun_core.model.definition import (
     Change,
     Definition,
@@ -62,6 +63,7 @@ class Draft:
         self.jobs: dict[str, DraftJob] = {}
         self.objects: dict[str, bytes] = {}
         self.stale = False
+        self.shipping = Shipping()
         self._checked: list[tuple[Executor, Kinded]] = []
 
     def add(
@@ -111,6 +113,7 @@ class Draft:
         provenance: dict[str, object],
     ) -> Definition:
         """Return the definition of what was added. Raises UsageError if tasks that were edited since do not fit."""
+        self.shipping.reset()
         if self.stale:
             self.objects.clear()
             for job in self.jobs.values():
@@ -127,6 +130,7 @@ class Draft:
                     place = places[id(kinded)] = len(table)
                     table.append(kinded)
                 indices.append(place)
+            digests = [self.shipping.freeze(executor, python_path) for executor in job.prepared_executors]
             edges = job.edges
             if sequential and jobs:
                 edges = (Edge(jobs[-1].id),)
@@ -143,6 +147,7 @@ class Draft:
                     given=job.given,
                     plugins=tuple(self._registry.record("nemorun.plugins", plugin) for plugin in job.plugins),
                     changes=job.changes,
+                    bundles=tuple(digests) if any(digests) else (),
                 )
             )
         return Definition(
@@ -154,6 +159,7 @@ class Draft:
             python_path=python_path,
             jobs=tuple(jobs),
             executors=tuple(table),
+            bundles=self.shipping.bundles(),
             sequential=sequential,
             direct=direct,
             provenance=provenance,
@@ -263,11 +269,16 @@ class Draft:
             with _Noted(changes, type(plugin).__name__, tasks, executors):
                 for task, executor in zip(tasks, executors, strict=True):
                     plugin.setup(task, executor)
+        for executor in executors:
+            executor.launcher = self._registry.made("nemorun.launchers", executor.launcher)  # type: ignore[assignment]
+            executor.packager = self._registry.made("nemorun.packagers", executor.packager)  # type: ignore[assignment]
         _check(job, executors)
         for executor in executors:
             self._executor_record(executor)
         job.prepared_executors = executors
         job.prepared_tasks = [self._record(task) for task in tasks]
+        for task, record, executor in zip(tasks, job.prepared_tasks, executors, strict=True):
+            self.shipping.check(job.id, task, record, executor)
         job.changes = tuple(changes)
         job.given = None
         if changes:

@@ -179,7 +179,7 @@ class Experiment:
             UsageError: something does not fit; nothing was added.
         """
         self._must_be_open("add")
-        return self._draft.add(
+        job = self._draft.add(
             task,
             executor,
             default_executor=self._executor,
@@ -189,6 +189,10 @@ class Experiment:
             dependencies=dependencies,
             until=until,
         )
+        for note in self._draft.shipping.notes:
+            self._say(f"[nemorun] {job}: {note}")
+        self._draft.shipping.notes.clear()
+        return job
 
     def run(
         self,
@@ -223,6 +227,7 @@ class Experiment:
         folder = self._folder
         assert folder is not None
         write_support(folder, self._draft.objects)
+        self._draft.shipping.write(self._home, folder)
         folder.write_definition(definition)
         self._check, self._told = check, False
         self._session = Session(definition, folder, self._registry)
@@ -282,6 +287,13 @@ class Experiment:
             raise UsageError("direct runs in this process, which detach leaves.", hint="Leave out one of the two.")
         if direct and any(job.group for job in jobs):
             raise UsageError("direct runs no groups.", hint="Add the tasks one by one, or leave direct out.")
+        for job in jobs if direct else ():
+            for name in ("launcher", "packager"):
+                if getattr(job.prepared_executors[0] if job.prepared_executors else job.executors[0], name):
+                    raise UsageError(
+                        f"direct runs in this process, without the {name} of job {job.id!r}.",
+                        hint="Leave out one of the two.",
+                    )
         cwd = os.getcwd()
         definition = self._draft.freeze(
             experiment_id=self.id,
@@ -424,6 +436,20 @@ class Experiment:
         """
         session = self._running_session("logs")
         session.show_logs([session.job_id(job)], following=follow, member=member, stream=stream, tail=tail, regex=regex)
+
+    def sync(self, job: str | int, to: str | os.PathLike[str] | None = None) -> None:
+        """Bring the `outputs` that a job's executor declares, from where each member ran.
+
+        Args:
+            to: the folder to put them in, as `<to>/<job>/<file>`, of a group `<to>/<job>/<member>/<file>`; by default
+                one of the experiment's id in the current folder.
+
+        Raises:
+            UsageError: there is no such job, or it declares none. TransientError: its scheduler does not answer.
+        """
+        session = self._running_session("sync")
+        for brought in session.sync([session.job_id(job)], to):
+            self._say(brought.text())
 
     def cancel(self, job: str | int) -> None:
         """Cancel a job, here or from another process; one that has ended is left alone. Raises UsageError."""

@@ -6,7 +6,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from nemorun_core.display.console import prefixes
 from nemorun_core.display.logs import Source, compiled, follow, last_lines, sources_of
@@ -25,10 +26,25 @@ from nemorun_core.store.layout import Folder
 from nemorun_core.store.lock import driver_of
 from nemorun_core.store.requests import Request, Requests
 
-__all__ = ["Session"]
+__all__ = ["Brought", "Session"]
 
 _POLL_SECONDS = 0.1
 _ANSWER_SECONDS = 5.0
+
+
+class Brought(NamedTuple):
+    """Outputs of one member that were copied: their names below the folder `to`."""
+
+    job: str
+    member: int
+    to: str
+    files: tuple[str, ...]
+
+    def text(self) -> str:
+        """Return one line that says what came."""
+        if not self.files:
+            return f"{self.job}: none of its declared outputs is there (member {self.member})."
+        return f"{self.job}: {len(self.files)} files in {self.to}"
 
 
 class Session:
@@ -227,6 +243,31 @@ class Session:
 
         follow(sources, binary(sys.stdout), finished=finished, rest=lambda: time.sleep(_POLL_SECONDS), regex=regex)
 
+    def with_outputs(self) -> list[str]:
+        """Return the jobs that declare outputs, in the order of `add`."""
+        executors = self.definition.executors
+        return [
+            job.id for job in self.definition.jobs if any(executors[one].fields.get("outputs") for one in job.executors)
+        ]
+
+    def sync(self, jobs: Sequence[str], to: str | os.PathLike[str] | None = None) -> Iterator[Brought]:
+        """Bring the declared outputs of jobs, member by member. Raises UsageError for a job that declares none."""
+        from nemorun_core.engine.outputs import bring
+
+        folder = os.path.abspath(os.fspath(to) if to is not None else self.definition.id)
+        graph = self.graph()
+        for name in jobs:
+            job = graph.jobs[name]
+            submission = self._builder.build(job.definition, job.attempt)
+            if not any(executor.outputs for executor in submission.executors):
+                raise UsageError(
+                    f"job {name!r} declares no outputs.", hint="Say which files it makes: outputs=['results/*.json']."
+                )
+            for member, executor in enumerate(submission.executors):
+                place = os.path.join(folder, job.definition.folder, *([str(member)] if job.definition.group else []))
+                if executor.outputs:
+                    yield Brought(name, member, place, tuple(bring(submission, member, place)))
+
     def last_lines(self, name: str, lines: int = 20) -> str:
         """Return the last lines of a job's log, of the member that failed first where one did."""
         job = self.graph().jobs[name]
@@ -260,5 +301,6 @@ class Session:
         for index in job.executors:
             fields = self.definition.executors[index].fields
             nodes, per_node = fields.get("nodes", 1), fields.get("ntasks_per_node", 1)
+            per_node = 1 if fields.get("launcher") else per_node
             counts.append(int(str(nodes or 1)) * int(str(per_node or 1)))
         return counts

@@ -174,6 +174,7 @@ class Partial(_Buildable, Task, Generic[T]):
             "name": self.default_name(),
             **record,
             "sys_path": list(place.sys_path),
+            "bundle": list(place.bundle),
             "objects": place.objects,
             "support": place.support,
         }

@@ -64,14 +64,14 @@ def _make() -> cattrs.Converter:
 converter = _make()
 
 
-def structure(data: object, kind: type[T]) -> T:
+def structure(data: object, kind: type[T], by: cattrs.Converter = converter) -> T:
     """Read `data`, as JSON gave it, as a `kind`.
 
     Raises:
         MalformedRecord: it does not fit; the text names each place, what was expected and what was found.
     """
     try:
-        return converter.structure(data, kind)
+        return by.structure(data, kind)
     except cattrs.BaseValidationError as error:
         raise MalformedRecord("; ".join(cattrs.transform_error(error))) from None
     except (ValueError, TypeError, KeyError, UsageError) as error:

@@ -13,6 +13,7 @@ from nemorun_core.model.state import Condition, Until
 __all__ = [
     "JOB_FOLDER_LIMIT",
     "SCHEMA",
+    "Bundled",
     "Change",
     "Definition",
     "Edge",
@@ -28,7 +29,17 @@ __all__ = [
 SCHEMA = 1
 JOB_FOLDER_LIMIT = 200
 _RESERVED = frozenset(
-    {"experiment.json", "journal.jsonl", "lock", "requests", "batches", "support", "objects", "supervisor.log"}
+    {
+        "batches",
+        "bundles",
+        "experiment.json",
+        "journal.jsonl",
+        "lock",
+        "objects",
+        "requests",
+        "supervisor.log",
+        "support",
+    }
 )
 
 JsonObject = dict[str, object]
@@ -89,6 +100,28 @@ class Given:
 
 
 @attrs.frozen(kw_only=True)
+class Bundled:
+    """What travels with some members, as it was when the experiment was run.
+
+    Attributes:
+        digest: names the content.
+        packager: the class that collected it.
+        base: the folder of the launching machine that the bundle's root stands for.
+        folders: folders of the bundle that are imported from, relative, first to last; "" is its root.
+        files: how many it holds, with `size_bytes` in all.
+        left_out: what it does not hold, and somebody may expect in it.
+    """
+
+    digest: str
+    packager: str
+    base: str
+    folders: tuple[str, ...]
+    files: int
+    size_bytes: int
+    left_out: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
 class JobDefinition:
     """One `add`, ready to run.
 
@@ -101,6 +134,7 @@ class JobDefinition:
         edges: dependencies, in the order given.
         given: what was given to `add`, where that differs; None: as in `tasks` and `executors`.
         plugins: as values, in order.
+        bundles: digest of what travels, one a member, "" for nothing; empty where nothing travels with any.
     """
 
     id: str
@@ -114,6 +148,7 @@ class JobDefinition:
     given: Given | None = None
     plugins: tuple[Kinded, ...] = ()
     changes: tuple[Change, ...] = ()
+    bundles: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -124,6 +159,7 @@ class Definition:
         nonce: 64 random bits in hexadecimal, the first part of every key.
         created: ISO 8601 UTC.
         executors: each different executor once.
+        bundles: each once.
         cwd: the folder the experiment was run from; programs start there unless the executor says otherwise.
         python_path: the launcher's own import path, absolute, without its interpreter's folders.
         provenance: facts about who ran this, on what, with which versions; no secrets.
@@ -138,6 +174,7 @@ class Definition:
     python_path: tuple[str, ...] = ()
     jobs: tuple[JobDefinition, ...]
     executors: tuple[Kinded, ...]
+    bundles: tuple[Bundled, ...] = ()
     sequential: bool = False
     direct: bool = False
     provenance: dict[str, object] = attrs.field(factory=dict)
@@ -150,6 +187,7 @@ class Definition:
         fields: JsonObject = {field.name: getattr(self, field.name) for field in attrs.fields(Definition)}
         fields["jobs"] = [_job_json(job) for job in self.jobs]
         fields["executors"] = [_kinded_json(executor) for executor in self.executors]
+        fields["bundles"] = [attrs.asdict(bundle) for bundle in self.bundles]
         return fields
 
     def key(self, job: str, attempt: int) -> Key:
@@ -182,6 +220,8 @@ def _job_json(job: JobDefinition) -> JsonObject:
         fields["plugins"] = [_kinded_json(plugin) for plugin in job.plugins]
     if job.changes:
         fields["changes"] = [{"by": change.by, "lines": change.lines} for change in job.changes]
+    if job.bundles:
+        fields["bundles"] = job.bundles
     return fields
 
 

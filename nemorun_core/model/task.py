@@ -38,6 +38,7 @@ class Place(NamedTuple):
         objects: folder there of the pickles sent by value, each named by its digest.
         support: folder there that holds the package `cloudpickle`; empty if nothing is sent by value.
         sys_path: the launcher's import path, absolute, where it shares the file system; else empty.
+        bundle: folders of the job's bundle that are imported from before all others.
     """
 
     folder: str
@@ -47,6 +48,7 @@ class Place(NamedTuple):
     objects: str
     support: str = ""
     sys_path: tuple[str, ...] = ()
+    bundle: tuple[str, ...] = ()
 
 
 class Command(NamedTuple):

@@ -48,6 +48,10 @@ class Folder(NamedTuple):
     def objects(self) -> str:
         return os.path.join(self.path, "objects")
 
+    @property
+    def bundles(self) -> str:
+        return os.path.join(self.path, "bundles")
+
     def job(self, job: JobDefinition) -> str:
         return os.path.join(self.path, job.folder)
 
@@ -113,6 +117,11 @@ class Home(NamedTuple):
         """Return `base_dir`, else `$NEMORUN_HOME`, else `~/.nemo_run`; its sub-folder `experiments` is used."""
         root = os.fspath(base_dir) if base_dir is not None else os.environ.get("NEMORUN_HOME") or "~/.nemo_run"
         return cls(os.path.join(os.path.abspath(os.path.expanduser(root)), "experiments"))
+
+    @property
+    def bundles(self) -> str:
+        """The folder of the bundles that experiments share."""
+        return os.path.join(os.path.dirname(self.path), "bundles")
 
     def claim(self, title: str, experiment_id: str | None = None) -> tuple[str, Folder]:
         """Make the folder of a new experiment and return its id with it; no other process gets the same one.

@@ -109,8 +109,8 @@ def test_show_tells_tasks_executors_dependencies_changes_and_provenance(call):
     assert re.search(r"changed by EnvVars:\n.*SEED.*'1'", text)
     assert "python: " in text
     shown = json.loads(call("experiment", "show", experiment.id, "--json").out)
-    assert list(shown) == ["id", "title", "created", "cwd", "sequential", "direct", "provenance", "jobs"]
-    keys = ["id", "group", "until", "dependencies", "tasks", "executors", "plugins", "changes"]
+    assert list(shown) == ["id", "title", "created", "cwd", "sequential", "direct", "provenance", "jobs", "bundles"]
+    keys = ["id", "group", "until", "dependencies", "tasks", "executors", "plugins", "bundles", "changes"]
     assert [list(job) for job in shown["jobs"]] == [keys, keys]
     assert shown["jobs"][1]["dependencies"] == [{"job": "first", "condition": "success"}]
     assert [list(change) for change in shown["jobs"][1]["changes"]] == [["by", "lines"]]

@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 
 import nemorun_core as run
-from nemorun_core.model.convert import converter, structure
+from nemorun_core.model.convert import structure
 from nemorun_core.model.plain import plain_copy, read_defaults, written_defaults
 from nemorun_core.model.records import MalformedRecord
 from nemorun_core.registry import Registry
+
+CONVERTER = Registry().converter
 
 
 @attrs.define(kw_only=True)
@@ -34,8 +36,8 @@ class Derived:
 
 def test_defaults_are_written_as_the_converter_writes_them_and_read_back_equal():
     written = written_defaults(Sample())
-    assert written == json.loads(json.dumps(converter.unstructure(Sample())))
-    assert read_defaults(written, Sample) == Sample() == structure(written, Sample)
+    assert written == json.loads(json.dumps(CONVERTER.unstructure(Sample())))
+    assert read_defaults(written, Sample) == Sample() == structure(written, Sample, CONVERTER)
 
 
 @given(
@@ -54,7 +56,7 @@ def test_every_value_is_recorded_as_the_converter_would(fields):
     value = Sample(**fields)
     registry = Registry()
     kinded = registry.record("nemorun.executors", value)
-    assert kinded.fields == json.loads(json.dumps(converter.unstructure(value)))
+    assert kinded.fields == json.loads(json.dumps(CONVERTER.unstructure(value)))
     assert registry.read_executor(kinded) == value
 
 

@@ -36,6 +36,7 @@ from nemorun_core import (
     rank_suffix,
     shim_argv,
 )
+from nemorun_local.executor import LocalExecutor
 from nemorun_local.limits import room
 from nemorun_local.member import LocalMember, Rank
 from nemorun_local.processes import (
@@ -430,7 +431,8 @@ def _declared(job: Submission, index: int) -> dict[str, str]:
 
 def _ranks(job: Submission, index: int, rank: int, port: int) -> dict[str, str]:
     executor = job.executors[index]
-    nodes, per_node = getattr(executor, "nodes", 1), getattr(executor, "ntasks_per_node", 1)
+    assert isinstance(executor, LocalExecutor)
+    nodes, per_node = executor.nodes, executor.tasks_per_node()
     hosts = {f"NEMORUN_MEMBER_{number}_HOST": _HOST for number in range(len(job.members))}
     return {
         "NEMORUN_RANK": str(rank),

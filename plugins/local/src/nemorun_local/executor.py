@@ -54,7 +54,11 @@ class LocalExecutor(Executor):
 
     def ranks(self) -> int:
         """Return how many processes a member has."""
-        return self.nodes * self.ntasks_per_node
+        return self.nodes * self.tasks_per_node()
+
+    def tasks_per_node(self) -> int:
+        """Return how many processes a member has on each of its nodes: one, where a launcher starts the others."""
+        return 1 if self.launcher else self.ntasks_per_node
 
     def check(self) -> None:
         """Refuse what this machine cannot honour. Raises UsageError."""
