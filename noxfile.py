@@ -76,7 +76,16 @@ def wheels(session: nox.Session) -> None:
             session.run(str(outside / "venv" / "bin" / "nemorun"), "--help", external=True, silent=True)
             session.run(*pip, *group("test"), external=True)
             environment = {"BUILT_WHEELS": str(outside / "dist")}
-            session.run(python, "-m", "pytest", "-m", "not nightly", *session.posargs, external=True, env=environment)
+            session.run(
+                python,
+                "-m",
+                "pytest",
+                "-m",
+                "not nightly and not torch",
+                *session.posargs,
+                external=True,
+                env=environment,
+            )
 
 
 def copy_tests(to: Path) -> None:
@@ -96,6 +105,15 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
+
+
+@nox.session(default=False, python="3.11")
+def torchrun(session: nox.Session) -> None:
+    """Run jobs under the torchrun of a CPU build of PyTorch. 5 minutes, most of it the installation."""
+    # By pip: uv would take a build for GPUs, of several GB.
+    session.run("python", "-m", "ensurepip", "--upgrade", silent=True)
+    session.run("python", "-m", "pip", "install", "--quiet", *EDITABLE, *group("test"), "numpy", "torch==2.13.0")
+    session.run("pytest", "-m", "torch", "plugins/torchrun", *session.posargs)
 
 
 @nox.session(default=False)

@@ -29,7 +29,7 @@ def show(id: str, as_json: bool, base_dir: str | None) -> None:
     JSON: `{"id", "title", "created", "cwd", "sequential", "direct", "provenance": {name: value}, "jobs": [{"id",
     "group", "until", "dependencies": [{"job", "condition"}], "tasks", "executors", "plugins": [each {"kind",
     "distribution", "fields"}], "bundles": [a digest a member], "changes": [{"by", "lines"}]}], "bundles": [{"digest",
-    "packager", "base", "folders", "files", "size_bytes", "left_out"}]}`.
+    "packager", "source", "folders", "replaces", "files", "size_bytes", "left_out"}]}`.
     """
     from nemorun_core.experiment.compare import job_record, parts
 
@@ -58,7 +58,7 @@ def show(id: str, as_json: bool, base_dir: str | None) -> None:
             for line in change.lines:
                 click.echo(f"    {line}")
     for bundle in definition.bundles:
-        click.echo(f"\nBundle {bundle.digest[:13]}, by {bundle.packager} of {bundle.base or 'nowhere'}")
+        click.echo(f"\nBundle {bundle.digest[:13]}, by {bundle.packager} of {bundle.source}")
         click.echo(f"  {bundle.files} files, {bundle.size_bytes} bytes")
         for line in bundle.left_out:
             click.echo(f"  left out: {line}")

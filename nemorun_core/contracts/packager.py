@@ -33,13 +33,13 @@ class Contents(NamedTuple):
 
     Attributes:
         files: in any order, each name once.
-        base: the folder of this machine that the bundle's root stands for; what the launcher imports from below it is
-            imported from the bundle.
+        roots: folders of the bundle ("" is its root), each with the folder of this machine that it stands for: what
+            the launcher imports from below the one is imported from the other.
         left_out: one line for each thing that somebody may expect in it and that is not; shown, never silent.
     """
 
     files: Sequence[PackagedFile] = ()
-    base: str = ""
+    roots: Sequence[tuple[str, str]] = ()
     left_out: Sequence[str] = ()
 
 

@@ -101,8 +101,7 @@ class Builder:
             bundled = next(one for one in self._definition.bundles if one.digest == job.bundles[index])
             cwd = bundle_root(self._folder.bundles, bundled.digest)
             folders = tuple(os.path.join(cwd, name) if name else cwd for name in bundled.folders)
-            replaced = {os.path.normpath(os.path.join(bundled.base, name)) for name in bundled.folders}
-            python_path = tuple(path for path in python_path if os.path.realpath(path) not in replaced)
+            python_path = tuple(path for path in python_path if path not in bundled.replaces)
         place = Place(
             folder=self._folder.job(job),
             member=index,

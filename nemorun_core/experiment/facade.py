@@ -11,24 +11,22 @@ from typing import TYPE_CHECKING, Literal, overload
 from nemorun_core.contracts.executor import Executor
 from nemorun_core.contracts.host import now
 from nemorun_core.contracts.plugin import Plugin
-from nemorun_core.engine.loop import Engine
 from nemorun_core.engine.submission import Builder, write_support
-from nemorun_core.errors import Defect, ExperimentFailed, NemorunError, UsageError
+from nemorun_core.errors import ExperimentFailed, UsageError
 from nemorun_core.experiment.draft import Draft, DraftJob
 from nemorun_core.experiment.provenance import collect, import_path
 from nemorun_core.experiment.session import Session
 from nemorun_core.experiment.status import JobStatus, status_text
 from nemorun_core.model.definition import Definition, Edge, check_name
-from nemorun_core.model.state import ReasonKind, State
+from nemorun_core.model.state import State
 from nemorun_core.model.task import Task
 from nemorun_core.registry import Registry, default_registry
 from nemorun_core.store.layout import Folder, Home
-from nemorun_core.store.lock import Lock, driver_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from nemorun_core.display.console import Console
+    from nemorun_core.experiment.foreground import Foreground
 
 __all__ = ["Experiment"]
 
@@ -75,7 +73,7 @@ class Experiment:
         self._nonce = os.urandom(8).hex()
         self._draft = Draft(self._registry, self._title, lambda: self.id)
         self._session: Session | None = None
-        self._console: Console | None = None
+        self._foreground: Foreground | None = None
         self._entered = False
         self._check = False
         self._told = False
@@ -316,23 +314,16 @@ class Experiment:
         return definition
 
     def _drive(self, *, tail_logs: bool, take_over: bool = False) -> None:
-        from nemorun_core.display.console import Console
+        from nemorun_core.experiment.foreground import Foreground
 
-        session = self._running_session("run")
-        lock = Lock(session.folder.lock)
-        if not lock.acquire(take_over=take_over):
-            raise UsageError(
-                f"{self.id} is driven by {driver_of(session.folder.lock)}.",
-                hint=f"Follow it: {self._command('status')}; only if that process is lost: resume with take-over.",
-            )
-        engine = Engine(session.definition, session.folder, self._registry, lock)
-        session.engine = engine
-        self._console = console = Console(
-            session, list(engine.graph.jobs.values()), tail_all=tail_logs, quiet=self._quiet
+        self._foreground = Foreground(
+            self._running_session("run"),
+            say=self._say,
+            command=self._command,
+            tail_logs=tail_logs,
+            quiet=self._quiet,
+            take_over=take_over,
         )
-        engine.tell, engine.warn = console.tell, console.warn
-        session.engine.start()
-        console.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -341,54 +332,21 @@ class Experiment:
         session = self._session
         if session is None:
             return
-        if session.drives:
-            if error is not None:
-                self._interrupted()
-            else:
-                self._wait_for_the_end()
-        self._settle_console()
+        foreground, self._foreground = self._foreground, None
+        if foreground is not None:
+            if error is None:
+                foreground.wait()
+            elif session.drives:
+                foreground.interrupt()
+            foreground.close()
         if error is not None or self._told:
             return
         self._told = True
-        if session.engine is not None and session.engine.error is not None:
-            raise _engine_error(session.engine.error, session)
+        if foreground is not None and (broke := foreground.error()):
+            raise broke
         self._farewell()
         if self._check:
             self._raise_failures()
-
-    def _wait_for_the_end(self) -> None:
-        session = self._running_session("wait")
-        assert session.engine is not None
-        try:
-            session.engine.wait()
-        except KeyboardInterrupt:
-            self._interrupted()
-            raise
-
-    def _interrupted(self) -> None:
-        """Cancel gracefully what runs on this machine, leave the rest running, and say so. A second interrupt leaves
-        at once."""
-        session = self._running_session("cancel")
-        assert session.engine is not None
-        try:
-            here, elsewhere = session.cancel_local(ReasonKind.INTERRUPT)
-            goes_on = f"; {elsewhere} go on elsewhere, follow: {self._command('status')}" if elsewhere else ""
-            self._say(f"Interrupted: cancelling {here} jobs on this machine{goes_on}. Ctrl-C again to leave at once.")
-            if not elsewhere:
-                session.engine.wait()
-        except KeyboardInterrupt:
-            session.engine.kill()
-            session.engine.wait(2.0)
-            raise
-        finally:
-            session.engine.leave()
-            session.engine.wait(2.0)
-            self._settle_console()
-
-    def _settle_console(self) -> None:
-        if self._console is not None:
-            self._console.close()
-            self._console = None
 
     # Afterwards, from here and from anywhere.
 
@@ -547,15 +505,3 @@ class Experiment:
         raise ExperimentFailed(
             "\n".join(lines), experiment_id=self.id, failures=failures, hint=f"See {self._command('logs')} JOB"
         )
-
-
-def _engine_error(error: BaseException, session: Session) -> BaseException:
-    if isinstance(error, NemorunError):
-        return error
-    defect = Defect(
-        f"the driver of {session.definition.id} broke: {type(error).__name__}: {error}. Jobs that run go on.",
-        hint=f"Please report it; then: nemorun experiment resume {session.definition.id}",
-        distribution="nemorun-core",
-    )
-    defect.__cause__ = error
-    return defect

@@ -23,7 +23,7 @@ _SHOWN = 5
 class _Shipment(NamedTuple):
     packager: Packager
     contents: Contents
-    names: frozenset[str]
+    files: dict[str, PackagedFile]
 
 
 class Shipping:
@@ -51,11 +51,11 @@ class Shipping:
             return
         self._check_modules(job, record, shipment, shared)
         path = task.path if isinstance(task, Script) and not task.m else None
-        if path is not None and not os.path.isabs(path) and os.path.normpath(path) not in shipment.names:
-            near = os.path.relpath(os.path.abspath(path), shipment.contents.base or ".")
+        if path is not None and not os.path.isabs(path) and os.path.normpath(path) not in shipment.files:
+            near = _name_in(shipment.contents, os.path.abspath(path))
             raise UsageError(
                 f"job {job!r} runs {path!r} in the root of its bundle, which does not hold it.",
-                hint=f"Use {near!r}." if near in shipment.names else f"Have it packed: {_described(packager)}",
+                hint=f"Use {near!r}." if near in shipment.files else f"Have it packed: {_described(packager)}",
             )
 
     def freeze(self, executor: Executor, python_path: Sequence[str]) -> str:
@@ -70,11 +70,13 @@ class Shipping:
         bundled = None
         if contents.files:
             digest, size = digest_of(contents.files)
+            folders = _folders(contents, python_path)
             bundled = Bundled(
                 digest=digest,
                 packager=type(packager).__name__,
-                base=contents.base,
-                folders=_folders(contents, python_path),
+                source=next((folder for _, folder in contents.roots), ""),
+                folders=tuple(dict.fromkeys(folders.values())) if "" in folders.values() else ("", *folders.values()),
+                replaces=tuple(folders),
                 files=len(contents.files),
                 size_bytes=size,
                 left_out=tuple(contents.left_out),
@@ -106,22 +108,27 @@ class Shipping:
             listed = ", ".join(contents.left_out[:_SHOWN])
             more = f" and {len(contents.left_out) - _SHOWN} more" if len(contents.left_out) > _SHOWN else ""
             self.notes.append(f"{type(packager).__name__} leaves out: {listed}{more}")
-        shipment = _Shipment(packager, contents, frozenset(file.name for file in contents.files))
+        shipment = _Shipment(packager, contents, {file.name: file for file in contents.files})
         self._looked.append(shipment)
         return shipment
 
     def _check_modules(self, job: str, record: Kinded, shipment: _Shipment | None, shared: bool) -> None:
-        missing = []
+        missing, older = [], []
         for module in sorted(set(_modules(record.fields))):
             file = _file_of(module)
-            if file is None or (shipment and _name_in(shipment.contents, file) in shipment.names):
+            name = _name_in(shipment.contents, file) if shipment and file else None
+            if file is None:
                 continue
-            if shared:  # what lies elsewhere is imported from there
-                left = shipment is not None and _name_in(shipment.contents, file) is not None
-            else:
-                left = not _is_installed(file)
-            if left:
+            if shipment and name in shipment.files:
+                if not _is_same(shipment.files[name], file):
+                    older.append(f"{module} ({file})")
+            elif not (name is None if shared else _is_installed(file)):  # shared: what lies elsewhere is imported there
                 missing.append(f"{module} ({file})")
+        if older:
+            raise UsageError(
+                f"job {job!r} imports {', '.join(older)}, and its bundle holds another version than the one here.",
+                hint="Commit what changed, or have it packed as it is.",
+            )
         if not missing:
             return
         which = "its bundle does not hold" if shipment else "no distribution installs"
@@ -148,22 +155,22 @@ def _described(packager: Packager) -> str:
     return f"see what {type(packager).__name__} takes in."
 
 
-def _folders(contents: Contents, python_path: Sequence[str]) -> tuple[str, ...]:
-    """Return which folders of the bundle the launcher imports from, its root in any case."""
+def _folders(contents: Contents, python_path: Sequence[str]) -> dict[str, str]:
+    """Return, for each folder that the launcher imports from and that the bundle holds, its name there."""
     held = {"", *(os.path.dirname(file.name) for file in contents.files)}
     split = [name.split("/") for name in held]
     parents = {"/".join(parts[:depth]) for parts in split for depth in range(len(parts) + 1)}
-    names = [_name_in(contents, entry) for entry in python_path]
-    found = dict.fromkeys(name for name in names if name is not None and name in parents)
-    return tuple(found) if "" in found else ("", *found)
+    names = {entry: _name_in(contents, entry) for entry in python_path}
+    return {entry: name for entry, name in names.items() if name is not None and name in parents}
 
 
 def _name_in(contents: Contents, path: str) -> str | None:
-    """Return a path's name in the bundle, as it would be there; None for what lies outside its base."""
-    if not contents.base:
-        return None
-    name = os.path.relpath(os.path.realpath(path), os.path.realpath(contents.base))
-    return None if name.split("/")[0] == ".." else "" if name == "." else name
+    """Return a path's name in the bundle, as it would be there; None for what the bundle stands for nowhere."""
+    for place, folder in contents.roots:
+        name = os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+        if name.split("/")[0] != "..":
+            return "/".join(part for part in (place, name) if part not in ("", "."))
+    return None
 
 
 def _modules(fields: object) -> Iterator[str]:
@@ -195,6 +202,17 @@ def _file_of(module: str) -> str | None:
     """Return the file of an imported module of Python's own text; None for builtins, extensions and what is frozen."""
     file = getattr(sys.modules.get(module), "__file__", None)
     return file if isinstance(file, str) and file.endswith(".py") else None
+
+
+def _is_same(packed: PackagedFile, file: str) -> bool:
+    """Whether what is packed is the text that lies here."""
+    if packed.content is None:
+        return packed.link is not None or os.path.realpath(packed.source) == os.path.realpath(file)
+    try:
+        with open(file, "rb") as stream:
+            return stream.read() == packed.content
+    except OSError:
+        return False
 
 
 def _is_installed(file: str) -> bool:

@@ -6,6 +6,7 @@ import pathlib
 import typing
 
 import cattrs
+from cattrs.strategies import configure_union_passthrough
 
 from nemorun_core.errors import UsageError
 from nemorun_core.model.records import MalformedRecord
@@ -44,6 +45,7 @@ def _exactly(kind: type) -> typing.Callable[[object, type], object]:
 def _make() -> cattrs.Converter:
     made = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
     union = str | Secret
+    configure_union_passthrough(str | bool | int | float | None, made)
     made.register_structure_hook_func(lambda kind: kind == union, _text_or_secret)
     made.register_unstructure_hook(Secret, lambda secret: {"secret": secret.source, "name": secret.name})
     for kind in (str, int, float, bool):

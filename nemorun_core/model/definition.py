@@ -106,16 +106,18 @@ class Bundled:
     Attributes:
         digest: names the content.
         packager: the class that collected it.
-        base: the folder of the launching machine that the bundle's root stands for.
+        source: the folder of the launching machine that it was collected from.
         folders: folders of the bundle that are imported from, relative, first to last; "" is its root.
+        replaces: folders of the launcher's import path that these stand for.
         files: how many it holds, with `size_bytes` in all.
         left_out: what it does not hold, and somebody may expect in it.
     """
 
     digest: str
     packager: str
-    base: str
+    source: str
     folders: tuple[str, ...]
+    replaces: tuple[str, ...]
     files: int
     size_bytes: int
     left_out: tuple[str, ...] = ()

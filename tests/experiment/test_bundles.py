@@ -34,7 +34,7 @@ class Folder(run.Packager):
                 files.append(run.PackagedFile(name, link=os.readlink(file)))
             elif file.is_file() and "__pycache__" not in name:
                 files.append(run.PackagedFile(name, str(file), executable=os.access(file, os.X_OK)))
-        return run.Contents(files, str(base), left)
+        return run.Contents(files, [("", str(base))], left)
 
 
 @attrs.define(kw_only=True)

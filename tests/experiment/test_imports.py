@@ -14,7 +14,14 @@ import nemorun_core
 from nemorun_core import Experiment
 from tests.experiment.helpers import python, sh
 
-PLUGIN_NAMES = {"EnvVars", "LocalExecutor"}
+PLUGIN_NAMES = {
+    "EnvVars",
+    "GitArchivePackager",
+    "HybridPackager",
+    "LocalExecutor",
+    "PatternPackager",
+    "Torchrun",
+}
 
 
 def loaded_by(code: str) -> set[str]:
