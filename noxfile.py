@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 EDITABLE = ["-r", "requirements-dev.txt"]
+PARALLEL = ["--numprocesses", "2"]  # as many as CI has cores; on more, what waits for the clock gains nothing
 
 
 def group(*names: str) -> tuple[str, ...]:
@@ -29,9 +30,9 @@ def group(*names: str) -> tuple[str, ...]:
 
 @nox.session(python=["3.10", "3.11", "3.12", "3.13"])
 def tests(session: nox.Session) -> None:
-    """Run all tests, among them every code block of the documentation. 6 minutes each."""
+    """Run all tests, among them every code block of the documentation. 3 minutes each."""
     session.install(*EDITABLE, *group("test"))
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session
@@ -80,6 +81,7 @@ def wheels(session: nox.Session) -> None:
                 python,
                 "-m",
                 "pytest",
+                *PARALLEL,
                 "-m",
                 "not nightly and not torch",
                 *session.posargs,

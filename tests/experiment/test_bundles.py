@@ -110,7 +110,12 @@ def test_equal_contents_stand_once_on_disk_and_a_change_is_another_bundle(code, 
 def test_one_bundle_serves_many_jobs_of_an_experiment(code, nemorun_home, monkeypatch):
     calls = []
     real = Folder.collect
-    monkeypatch.setattr(Folder, "collect", lambda self, cwd: calls.append(cwd) or real(self, cwd))
+
+    def counted(self, cwd):
+        calls.append(cwd)
+        return real(self, cwd)
+
+    monkeypatch.setattr(Folder, "collect", counted)
     with run.Experiment("many", run.LocalExecutor(packager=Folder()), log_level="WARNING") as experiment:
         for _ in range(5):
             experiment.add(run.Script("main.sh"))

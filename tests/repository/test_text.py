@@ -8,14 +8,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 HOSTS = {
-    "www.apache.org",
-    "keepachangelog.com",
-    "semver.org",
-    "localhost",
     "127.0.0.1",
     "example.com",
     "git-lfs",
     "git-lfs.github.com",
+    "keepachangelog.com",
+    "localhost",
+    "semver.org",
+    "www.apache.org",
 }
 
 
