@@ -145,3 +145,11 @@ def test_a_long_diff_is_cut_and_says_so(repo):
 )
 def test_addresses_lose_their_credentials(given, kept):
     assert without_credentials(given) == kept
+
+
+def test_a_change_in_the_instant_of_the_commit_is_seen(repo):
+    for number in range(5):
+        repo.commit(a="1\n")
+        repo.write(a=f"{number + 2}\n")
+        assert f"+{number + 2}\n" in facts(repo)["diff"]
+        repo.git("checkout", "-q", "--", "a")

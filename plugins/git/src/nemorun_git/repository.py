@@ -139,7 +139,7 @@ class Repository:
         with tempfile.TemporaryDirectory(prefix="nemorun-git-") as folder:
             copied = os.path.join(folder, "index")
             with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(index, copied)
+                shutil.copy2(index, copied)  # with its time, by which git tells entries that may have changed since
             yield {"GIT_INDEX_FILE": copied}
 
     def _text(self, *arguments: str) -> str:
