@@ -14,6 +14,7 @@ from nemorun_core._cli.grammar import Command, Group, base_dir_option, json_opti
 from nemorun_core._cli.lookup import (
     emit,
     experiment_argument,
+    find,
     home_of,
     job_argument,
     open_session,
@@ -100,33 +101,38 @@ def status(ids: tuple[str, ...], follow: bool, as_json: bool, base_dir: str | No
     "exit_code", "executor", "handle", "local_dir", "attempt", "started", "ended", "members": [the same per
     member]}]}`. `driver` is `{"host", "pid"}`, or null where no process drives the experiment.
     """
-    from nemorun_core.experiment.status import overall_state, status_text
+    from nemorun_core.engine.summary import overall_state, read_summary
+    from nemorun_core.experiment.status import status_of, status_text
 
     for number, reference in enumerate(ids):
-        session = open_session(reference, base_dir)
-        if follow and not as_json and sys.stdout.isatty():
-            from nemorun_core.display._rich import follow_table
+        folder = find(reference, base_dir)[1]
+        ended = read_summary(folder)
+        if ended is not None:  # of a large one: everything is known without its journal and its definition
+            facts = {"id": ended.id, "title": ended.title, "state": ended.state, "created": ended.created}
+            jobs, driver, session = status_of(folder, ended.rows), None, None
+        else:
+            session = open_session(reference, base_dir)
+            if follow and not as_json and sys.stdout.isatty():
+                from nemorun_core.display._rich import follow_table
 
-            follow_table(session.graph, is_over=partial(_is_over, session))
-        elif follow:
-            session.wait()
-        graph = session.graph()
+                follow_table(session.graph, is_over=partial(_is_over, session))
+            elif follow:
+                session.wait()
+            graph, definition = session.graph(), session.definition
+            facts = {
+                "id": definition.id,
+                "title": definition.title,
+                "state": overall_state(graph),
+                "created": definition.created,
+            }
+            jobs, driver = session.status(graph), session.driver()
         if as_json:
-            definition = session.definition
-            emit(
-                {
-                    "id": definition.id,
-                    "title": definition.title,
-                    "state": overall_state(graph),
-                    "created": definition.created,
-                    "driver": session.driver(),
-                    "jobs": [{"id": id, **job} for id, job in session.status(graph).items()],
-                }
-            )
-        elif not (follow and sys.stdout.isatty()):
-            text = ("\n" if number else "") + status_text(session.definition.id, session.status(graph))
-            (click.echo_via_pager if len(graph.jobs) > _PAGED and sys.stdout.isatty() else click.echo)(text)
-        warn_orphaned(session, base_dir)
+            emit({**facts, "driver": driver, "jobs": [{"id": id, **job} for id, job in jobs.items()]})
+        elif not (session and follow and sys.stdout.isatty()):
+            text = ("\n" if number else "") + status_text(facts["id"], jobs)
+            (click.echo_via_pager if len(jobs) > _PAGED and sys.stdout.isatty() else click.echo)(text)
+        if session:
+            warn_orphaned(session, base_dir)
 
 
 def _is_over(session: Session, graph: Graph) -> bool:
@@ -205,7 +211,7 @@ def wait(ids: tuple[str, ...], timeout: float | None, base_dir: str | None) -> i
 
     The exit code is 1 if one did not succeed, 124 after a time-out.
     """
-    from nemorun_core.experiment.status import overall_state
+    from nemorun_core.engine.summary import overall_state
 
     deadline = None if timeout is None else time.monotonic() + timeout
     code = 0

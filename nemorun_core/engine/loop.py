@@ -16,9 +16,11 @@ from nemorun_core.contracts.plugin import Event as PublicEvent
 from nemorun_core.engine.events import Asked, Driven, Event, Intended, Warned, dump, load
 from nemorun_core.engine.state import Act, Action, Graph, Job
 from nemorun_core.engine.submission import Builder
+from nemorun_core.engine.summary import write_summary
 from nemorun_core.engine.worker import Worker
 from nemorun_core.errors import StoreError
 from nemorun_core.model.definition import Definition
+from nemorun_core.model.garbage import uncollected
 from nemorun_core.model.records import MalformedRecord
 from nemorun_core.model.state import Reason, ReasonKind
 from nemorun_core.registry import Registry
@@ -47,6 +49,10 @@ class View:
         Raises:
             StoreError: a line is corrupt, with file and line number.
         """
+        with uncollected():
+            return self._advance()
+
+    def _advance(self) -> list[Job]:
         touched: dict[str, Job] = {}
         for line in self._reader.lines():
             try:
@@ -341,6 +347,7 @@ class Engine:
                     while self._inbox:
                         self._record(self._inbox.popleft())
                     self._journal.flush()
+                    write_summary(self._definition, self._folder, self.graph)
             self._journal.close()
         self._lock.release()
         reading, writing, self._reading, self._writing = self._reading, self._writing, -1, -1

@@ -16,6 +16,7 @@ from nemorun_core.engine.output import binary
 from nemorun_core.engine.settle import cancel_beside, driver_lives, look
 from nemorun_core.engine.state import Graph, Job
 from nemorun_core.engine.submission import Builder
+from nemorun_core.engine.summary import rows_of
 from nemorun_core.errors import StoreError, UsageError
 from nemorun_core.experiment.status import JobStatus, status_of
 from nemorun_core.model.definition import Definition
@@ -77,7 +78,7 @@ class Session:
 
     def status(self, graph: Graph | None = None) -> dict[str, JobStatus]:
         """Return the status of each job, in the order of `add`: now, or as it stands in `graph`."""
-        return status_of(self.definition, self.folder, graph or self.graph())
+        return status_of(self.folder, rows_of(self.definition, graph or self.graph()))
 
     def driver(self) -> dict[str, str | int] | None:
         """Return host and pid of the process that drives the experiment, None if there is none."""

@@ -1,40 +1,23 @@
-"""What `status` returns and prints, made of the graph."""
+"""What `status` returns and prints, made of rows."""
 
 from __future__ import annotations
 
-from nemorun_core.contracts.observation import MemberObservation
-from nemorun_core.engine.state import Graph, Job
-from nemorun_core.model.definition import Definition
-from nemorun_core.model.state import State
+import os
+from collections.abc import Sequence
+
+from nemorun_core.engine.summary import MemberRow, Row
+from nemorun_core.model.garbage import uncollected
 from nemorun_core.store.layout import Folder
 
-__all__ = ["JobStatus", "overall_state", "status_of", "status_text"]
+__all__ = ["JobStatus", "status_of", "status_text"]
 
 JobStatus = dict[str, object]
 
-# Class names of the executors whose records hold only a kind; others are shown by their kind.
-_CLASS_NAMES = {
-    "docker": "DockerExecutor",
-    "kubernetes": "KubernetesExecutor",
-    "local": "LocalExecutor",
-    "slurm": "SlurmExecutor",
-}
 
-
-def status_of(definition: Definition, folder: Folder, graph: Graph) -> dict[str, JobStatus]:
+def status_of(folder: Folder, rows: Sequence[Row]) -> dict[str, JobStatus]:
     """Return, for each job in the order of `add`, its status as plain values: strings, numbers, lists and None."""
-    return {job.id: _job(definition, folder, job) for job in graph.jobs.values()}
-
-
-def overall_state(graph: Graph) -> str:
-    """Return one word for the whole: RUNNING while anything is open and was started, else the worst end of a job."""
-    states = {job.state for job in graph.jobs.values()}
-    if graph.open:
-        return "UNSUBMITTED" if states == {State.UNSUBMITTED} else "RUNNING"
-    for state in (State.LOST, State.FAILED, State.CANCELLED, State.SKIPPED):
-        if state in states:
-            return str(state)
-    return "SUCCEEDED"
+    with uncollected():
+        return {row.id: _job(folder, row) for row in rows}
 
 
 def status_text(experiment_id: str, status: dict[str, JobStatus]) -> str:
@@ -52,34 +35,21 @@ def status_text(experiment_id: str, status: dict[str, JobStatus]) -> str:
     return "\n".join(lines)
 
 
-def _job(definition: Definition, folder: Folder, job: Job) -> JobStatus:
-    kinds = [definition.executors[index].kind for index in job.definition.executors]
-    names = [_CLASS_NAMES.get(kind) or kind.rpartition(":")[2].rpartition(".")[2] for kind in kinds]
-    common: JobStatus = {
-        "executor": names[0],
-        "handle": job.handle,
-        "local_dir": folder.job(job.definition),
-        "attempt": job.attempt,
-    }
-    seen = job.members or tuple(MemberObservation(state=job.state, reason=job.reason) for _ in names)
-    members = [
-        {
-            "state": member.state.value,
-            "reason": str(member.reason) if member.reason else None,
-            "exit_code": member.exit_code,
-            **common,
-            "executor": name,
-            "started": member.started,
-            "ended": member.ended,
-        }
-        for member, name in zip(seen, names, strict=True)
-    ]
+def _job(folder: Folder, row: Row) -> JobStatus:
+    place = os.path.join(folder.path, row.folder)
+    members = [_member(row, member, place) for member in row.members or [row.whole]]
+    return {**_member(row, row.whole, place), "members": members}
+
+
+def _member(row: Row, member: MemberRow, place: str) -> JobStatus:
     return {
-        "state": job.state.value,
-        "reason": str(job.reason) if job.reason else None,
-        "exit_code": job.exit_code,
-        **common,
-        "started": job.started,
-        "ended": job.ended,
-        "members": members,
+        "state": member.state,
+        "reason": member.reason,
+        "exit_code": member.exit_code,
+        "executor": member.executor,
+        "handle": row.handle,
+        "local_dir": place,
+        "attempt": row.attempt,
+        "started": member.started,
+        "ended": member.ended,
     }

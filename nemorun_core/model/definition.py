@@ -37,6 +37,7 @@ _RESERVED = frozenset(
         "lock",
         "objects",
         "requests",
+        "summary.json",
         "supervisor.log",
         "support",
     }

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from nemorun_core.errors import StoreError, UsageError
 from nemorun_core.model.definition import SCHEMA, Definition, JobDefinition
+from nemorun_core.model.garbage import uncollected
 from nemorun_core.model.key import folder_name
 from nemorun_core.model.records import MalformedRecord
 from nemorun_core.store.files import guarded, make_folder, read_text, sync_folder, write_atomically
@@ -52,6 +53,10 @@ class Folder(NamedTuple):
     def bundles(self) -> str:
         return os.path.join(self.path, "bundles")
 
+    @property
+    def summary(self) -> str:
+        return os.path.join(self.path, "summary.json")
+
     def job(self, job: JobDefinition) -> str:
         return os.path.join(self.path, job.folder)
 
@@ -90,7 +95,8 @@ class Folder(NamedTuple):
                     f"{self.definition} has schema {found}; this nemorun reads up to {SCHEMA}.",
                     hint="Upgrade: pip install --upgrade nemorun-core",
                 )
-            return structure(data, Definition)
+            with uncollected():
+                return structure(data, Definition)
         except (MalformedRecord, ValueError, RecursionError) as error:
             raise StoreError(
                 f"{self.definition} is no readable definition: {error}.",
