@@ -35,6 +35,13 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *PARALLEL, *session.posargs)
 
 
+@nox.session(python="3.12")
+def proofs(session: nox.Session) -> None:
+    """Run the proofs: crash at every step, drawn histories, real kills. 5 minutes."""
+    session.install(*EDITABLE, *group("test"))
+    session.run("pytest", *PARALLEL, "-m", "proof and not nightly", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and floors; `nox -s lint -- --fix` mends what it can. 1 minute."""
@@ -83,7 +90,7 @@ def wheels(session: nox.Session) -> None:
                 "pytest",
                 *PARALLEL,
                 "-m",
-                "not nightly and not torch",
+                "not nightly and not proof and not torch",
                 *session.posargs,
                 external=True,
                 env=environment,

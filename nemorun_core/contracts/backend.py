@@ -162,6 +162,7 @@ class Backend(abc.ABC):
     def wait(self, handles: Collection[Handle], timeout_seconds: float) -> Collection[Handle]:
         """Block until something changed, `wake` was called, or the time is over; return the handles worth a poll.
 
+        Every change counts that `poll` would tell, a start as well as an end, also one that happened before the call.
         Called only where `Capabilities.wait` is declared. `handles` may be changed by no one meanwhile.
         """
         raise NotImplementedError

@@ -28,7 +28,8 @@ COMMAND_LINE = 940  # `sync` came with the packagers
 # bundles (130), what is checked of them (150), and their part in records and builders.
 CORE = 7350
 PLUGIN = 1000
-LARGE_PLUGINS = {"kubernetes": 2500, "slurm": 2500}
+# The devkit holds 170 tests of the laws (1,900), which are what it is for, and the simulator.
+LARGE_PLUGINS = {"devkit": 2900, "kubernetes": 2500, "slurm": 2500}
 
 MODULES = sorted([*ROOT.glob("nemorun_core/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py"), ROOT / "noxfile.py"])
 

@@ -93,6 +93,7 @@ class LocalBackend(Backend):
         self._running: set[Handle] = set()
         self._timed: set[Handle] = set()
         self._owners: dict[int, Handle] = {}
+        self._noticed: set[Handle] = set()  # ends that `poll` saw of jobs it was not asked about
         self._watch = Watch()
         self._shell = shell()
         self._place = f"host={hostname()} boot={boot_id()}"
@@ -261,6 +262,8 @@ class LocalBackend(Backend):
 
     def poll(self, handles: Collection[Handle]) -> Mapping[Handle, Observation]:
         """Look at the processes and records of these jobs; asks no scheduler, since the kernel is it."""
+        self._noticed.update(self._owners[pid] for pid in self._watch.wait(0) if pid in self._owners)
+        self._noticed.difference_update(handles)
         return {
             handle: self._look(handle, self._jobs[handle]) if handle in self._jobs else UNKNOWN for handle in handles
         }
@@ -341,10 +344,13 @@ class LocalBackend(Backend):
 
     def wait(self, handles: Collection[Handle], timeout_seconds: float) -> Collection[Handle]:
         """Block until a shim ends, a time-out or a grace is over, or `wake`."""
+        if self._noticed:
+            timeout_seconds = 0
         moment = time.monotonic()
         dues = [due for handle in self._timed if (due := self._jobs[handle].due) is not None]
         ended = self._watch.wait(min([timeout_seconds, *(max(0.0, due - moment) for due in dues)]))
-        changed = {self._owners[pid] for pid in ended if pid in self._owners}
+        changed = {self._owners[pid] for pid in ended if pid in self._owners} | self._noticed
+        self._noticed.clear()
         moment = time.monotonic()
         changed.update(handle for handle in self._timed if (self._jobs[handle].due or moment + 1) <= moment)
         return changed
@@ -361,6 +367,7 @@ class LocalBackend(Backend):
                 del self._by_key[job.submission.key]
                 self._running.discard(handle)
                 self._timed.discard(handle)
+                self._noticed.discard(handle)
 
 
 def _claimed(ranks: Sequence[Rank], pids: Collection[int]) -> bool:

@@ -79,11 +79,13 @@ class Watch:
 
     def wake(self) -> None:
         """End a `wait` early, from any thread."""
-        with contextlib.suppress(OSError):  # full: it is awake already
+        with contextlib.suppress(OSError):  # full: it is awake already; or closed
             os.write(self._wake_writing, b".")
 
     def close(self) -> None:
-        """Stop watching everything."""
+        """Stop watching everything. May be called again."""
+        if self._wake_writing < 0:
+            return
         for pid in list(self._handles):
             self.forget(pid)
         self._selector.close()
