@@ -25,8 +25,8 @@ MODULE = 400
 COMMAND_LINE = 940  # `sync` came with the packagers
 # Without its command line. It was to be 4,000: the task model (Config and Partial, their values, differences and
 # refusals) took 1,700 instead of 900, the driver came with its recovery, and packagers, launchers and outputs with
-# bundles (130), what is checked of them (150), and their part in records and builders.
-CORE = 7350
+# bundles (130), what is checked of them (150), and their part in records and builders; the summary of large ones (90).
+CORE = 7450
 PLUGIN = 1000
 # The devkit holds 170 tests of the laws (1,900), which are what it is for, and the simulator.
 LARGE_PLUGINS = {"devkit": 2900, "kubernetes": 2500, "slurm": 2500}

@@ -116,7 +116,8 @@ class LawE10(LawsBase):
         assert kit.log(handle) == content
 
 
-CANARY = "canary-5f3a9c-secret"
+# Put together here: a text that holds it, such as a diff kept with an experiment, would be taken for a leak.
+CANARY = "-".join(("canary", "5f3a9c", "secret"))
 REVERSED = "tr a-z b-za"
 
 
