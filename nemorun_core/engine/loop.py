@@ -115,7 +115,7 @@ class Engine:
         self._leaving = False
         self._killing = False
         self._retries: list[tuple[float, Job]] = []
-        self._stuck_until = 0.0
+        self._stuck_until, self._stuck_by = 0.0, ""
         self._beaten = time.monotonic()
         self._broken_hooks: set[str] = set()
         self.error: BaseException | None = None
@@ -259,9 +259,9 @@ class Engine:
         try:
             self._journal.flush(sync=sync)
         except StoreError as error:
-            self._hold(error)
+            self._hold(error, "journal")
             return False
-        self._stuck_until = 0.0
+        self._go_on("journal")
         if self._told:
             told = list(self._told.values())
             self._told.clear()
@@ -269,23 +269,31 @@ class Engine:
             self.tell(told)
         return True
 
-    def _hold(self, error: StoreError) -> None:
-        if not self._stuck_until:
+    def _hold(self, error: StoreError, by: str) -> None:
+        """Start nothing new for a while, since the disk refused; say so once."""
+        if self._stuck_by != by:
             self.warn(f"{error.message} Nothing new is started until it can be; jobs that run go on.")
-        self._stuck_until = time.monotonic() + _DISK_SECONDS
+        self._stuck_until, self._stuck_by = time.monotonic() + _DISK_SECONDS, by
+
+    def _go_on(self, by: str) -> None:
+        if self._stuck_by == by:
+            self._stuck_until, self._stuck_by = 0.0, ""
 
     def _dispatch(self) -> None:
         """Submit what is ready, once its intent is durable: one sync for all."""
         ready = [job for job in self._ready if not job.state.is_final and not job.intended]
-        if not ready or self._stuck_until or not self._submits:
+        if not ready:
+            self._go_on("bundle")
+        if not ready or self._stuck_until > time.monotonic() or not self._submits:
             return
         try:
             for job in ready:
                 if job.definition.bundles:
                     self._builder.unpack(job.definition)
         except StoreError as error:
-            self._hold(error)
+            self._hold(error, "bundle")
             return
+        self._go_on("bundle")
         self._record(Intended(tuple((job.id, job.attempt) for job in ready)))
         if not self._flush(sync=True):
             for job in ready:

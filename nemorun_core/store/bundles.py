@@ -151,18 +151,22 @@ def _read(file: PackagedFile) -> tuple[str, int]:
     if file.content is not None:
         return hashlib.sha256(file.content).hexdigest(), len(file.content)
     found, size = hashlib.sha256(), 0
-    with _opened(file) as stream:
+    with _readable(file), _opened(file) as stream:
         while data := stream.read(_CHUNK):
             found.update(data)
             size += len(data)
     return found.hexdigest(), size
 
 
+def _opened(file: PackagedFile) -> IO[bytes]:
+    with _readable(file):
+        return open(file.source, "rb", buffering=0)
+
+
 @contextlib.contextmanager
-def _opened(file: PackagedFile) -> Iterator[IO[bytes]]:
+def _readable(file: PackagedFile) -> Iterator[None]:
     try:
-        with open(file.source, "rb", buffering=0) as stream:
-            yield stream
+        yield
     except OSError as error:
         raise UsageError(
             f"{file.source} cannot be packed: {error.strerror}.", hint="Leave it out, or make it readable."
