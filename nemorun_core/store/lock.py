@@ -77,7 +77,7 @@ class Lock:
     def acquire(self, *, take_over: bool = False) -> bool:
         """Take the lock if no driver lives; return whether it was taken.
 
-        One that means to drive waits a moment for one that only settles. With `take_over` it is also taken from a
+        It waits a moment for one that is about to end, and one that means to drive also for one that only settles. With `take_over` it is also taken from a
         driver that lives or cannot be judged: that one finds its epoch passed and stops before it writes or submits.
 
         Raises:
@@ -85,11 +85,17 @@ class Lock:
         """
         deadline = time.monotonic() + _SETTLE_SECONDS
         while not self._try(take_over):
-            holder = driver_of(self._path)
-            if self._settles or holder is None or not holder.settles or time.monotonic() >= deadline:
+            if not self._passes(driver_of(self._path)) or time.monotonic() >= deadline:
                 return False
             time.sleep(0.02)
         return True
+
+    def _passes(self, holder: Driver | None) -> bool:
+        """Whether who holds the lock is gone in a moment: it only settles, or it has ended and its threads are still
+        being torn down, which keep its files open that long."""
+        if holder is None:
+            return False
+        return (holder.settles and not self._settles) or (holder.is_here and not holder.is_alive_here())
 
     def _try(self, take_over: bool) -> bool:
         with guarded("open", self._path):

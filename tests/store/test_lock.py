@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -429,3 +430,17 @@ def test_a_settle_that_does_not_end_refuses_the_driver_in_the_end(tmp_path, monk
     assert settler.acquire()
     assert not Lock(path).acquire()
     settler.release()
+
+
+def test_a_driver_that_was_killed_may_hold_the_lock_a_moment_longer(path):
+    """Its first thread is gone and its others are not, which share its files."""
+    first = Lock(path)
+    assert first.acquire()
+    record = json.loads(Path(path).read_text())
+    Path(path).write_text(json.dumps({**record, "started": record["started"] - 1}).ljust(511) + "\n")
+    timer = threading.Timer(0.1, first.abandon)
+    timer.start()
+    second = Lock(path)
+    assert second.acquire()
+    timer.join()
+    second.release()
