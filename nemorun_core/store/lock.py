@@ -77,8 +77,9 @@ class Lock:
     def acquire(self, *, take_over: bool = False) -> bool:
         """Take the lock if no driver lives; return whether it was taken.
 
-        It waits a moment for one that is about to end, and one that means to drive also for one that only settles. With `take_over` it is also taken from a
-        driver that lives or cannot be judged: that one finds its epoch passed and stops before it writes or submits.
+        It waits a moment for one that is about to end, and one that means to drive also for one that only settles.
+        With `take_over` it is also taken from a driver that lives or cannot be judged: that one finds its epoch passed
+        and stops before it writes or submits.
 
         Raises:
             StoreError: the lock's file cannot be opened or written.

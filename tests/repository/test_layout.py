@@ -29,7 +29,7 @@ def test_every_list_in_pyproject_names_every_plugin():
     assert list(tool["uv"]["sources"]) == names
     assert [entry for entry in PYPROJECT["dependency-groups"]["dev"] if isinstance(entry, str)] == names
     assert tool["mypy"]["mypy_path"] == [f"$MYPY_CONFIG_FILE_DIR/plugins/{name}/src" for name in PLUGINS]
-    assert tool["coverage"]["run"]["source_pkgs"] == ["nemorun_core", *packages]
+    assert tool["coverage"]["run"]["source_pkgs"] == packages
     importlinter = tool["importlinter"]
     assert importlinter["root_packages"] == ["nemorun_core", *packages]
     assert importlinter["contracts"][0]["layers"][0] == " | ".join(packages)
