@@ -27,7 +27,7 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := set(given.names) - set(ROWS):
         parser.error(f"there is no {', '.join(unknown)}")
-    scale = Scale(1, (20, 40), 5, 20_000, 20, 50, 50) if given.quick else Scale()
+    scale = Scale(1, (20, 40), 5, 20_000, 20, 50, 50, 100, 20, 40) if given.quick else Scale()
     for name in [name for name in os.environ if name.startswith("NEMORUN_")]:
         del os.environ[name]
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a start that compiles is nobody's usual one

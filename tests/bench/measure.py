@@ -27,6 +27,9 @@ class Scale(NamedTuple):
     experiments: int = 1000
     nodes: int = 1000
     depth: int = 500
+    files: int = 10_000
+    few: int = 1000
+    many: int = 100_000
 
 
 class Figure(NamedTuple):
@@ -76,10 +79,12 @@ def least(rounds: int, **calls: Callable[[], Times]) -> dict[str, Times]:
 
 
 class Child:
-    """A fresh Python that runs a function of children.py; `sum` is that of its standard output, read as it comes."""
+    """A fresh Python that runs a function of children.py, or another file here; `sum` is that of its standard output,
+    read as it comes."""
 
-    def __init__(self, name: str, *arguments: object) -> None:
-        argv = [sys.executable, str(Path(__file__).with_name("children.py")), name, *map(str, arguments)]
+    def __init__(self, name: str, *arguments: object, file: str = "children.py") -> None:
+        words = (*([name] if name else []), *arguments)
+        argv = [sys.executable, str(Path(__file__).with_name(file)), *map(str, words)]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self._sum = subprocess.Popen(["cksum"], stdin=self.process.stdout, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout

@@ -204,4 +204,52 @@ def _added(what: str, nodes: object, scale: Scale) -> list[Figure]:
     return [waited(f"{what}, `add`", 50, added), waited(f"{what}, load", 50, loaded)]
 
 
-ROWS = {row.__name__.rstrip("_"): row for row in (start, shim, tasks, chain, logs, list_, partial)}
+def bundle(scale: Scale, folder: Path) -> list[Figure]:
+    """Pack a repository of many files that is unchanged: look, name, and find that it stands there already."""
+    from nemorun_git import GitArchivePackager
+
+    from nemorun_core.store.bundles import digest_of, write_bundle
+
+    top = folder / "repository"
+    for number in range(scale.files):
+        place = top / str(number % 100) / f"{number}.py"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(f"print({number})\n" * 20)
+    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a", "commit", "-qm", "a"]):
+        subprocess.run(["git", *command], cwd=top, check=True)
+    shared, numbers = str(folder / "shared"), count()
+
+    def packed() -> object:
+        files = GitArchivePackager().collect(str(top)).files
+        digest, _ = digest_of(files)
+        return write_bundle(files, digest, shared, str(folder / f"own{next(numbers)}"))
+
+    packed()
+    found = least(min(scale.rounds, 7), ours=lambda: timed(packed))["ours"]
+    return [waited(f"a repository of {scale.files:,} unchanged files", 1000, found)]
+
+
+def many(scale: Scale, folder: Path) -> list[Figure]:
+    """Run a large experiment on the simulator: the state machine, the loop and the journal, without programs."""
+
+    def measured(jobs: int, per_job: int, rounds: int) -> Times:
+        return least(rounds, ours=lambda: Child("", jobs, per_job * jobs, file="simulated.py").figures())["ours"]
+
+    figures = []
+    for per_job, what in ((0, "independent"), (3, "with three edges each")):
+        rounds = min(scale.rounds, 5)
+        found = {jobs: measured(jobs, per_job, rounds if jobs == scale.few else 1) for jobs in (scale.few, scale.many)}
+        large, small = found[scale.many], found[scale.few]
+        name = f"{scale.many:,} jobs, {what}"
+        ratio = (large["cpu"] / scale.many) / (small["cpu"] / scale.few)
+        figures += [
+            Figure(name, 60, large["cpu"], "s", {"CPU µs a job": large["cpu"] / scale.many * 1e6}),
+            Figure(f"{name}: a job, over one of {scale.few:,}", 1.2, ratio, "×", {}),
+            Figure(f"{name}: memory", 1024, large["peak"] / 1024, "MiB", {}),
+            Figure(f"{name}: recovery", 10, large["recovery"], "s", {}),
+            Figure(f"{name}: status", 2, large["status"], "s", {}),
+        ]
+    return figures
+
+
+ROWS = {row.__name__.rstrip("_"): row for row in (start, shim, tasks, chain, logs, list_, partial, bundle, many)}
