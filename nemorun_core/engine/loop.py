@@ -110,6 +110,7 @@ class Engine:
         self._inbox: deque[Event] = deque()
         self._ready: list[Job] = []
         self._told: dict[str, Job] = {}
+        self._todo: list[Action] = []
         self._journal: JournalWriter | None = None
         self._reading = self._writing = -1
         self._leaving = False
@@ -166,7 +167,7 @@ class Engine:
             self._end()
 
     def _unfinished(self) -> bool:
-        if self._told or self._stuck_until or self._inbox:
+        if self._told or self._todo or self._stuck_until or self._inbox:
             return True
         if self._submits:
             return self.graph.open > 0
@@ -182,8 +183,8 @@ class Engine:
         for job in self.graph.resume():
             if job.intended:
                 doubted.setdefault(self._worker(job), []).append(((job.id, job.attempt), job.handle))
-                if job.asked:
-                    self._act([(Act.CANCEL if job.handle else Act.WITHDRAW, job)])
+                if job.asked or job.verdict:
+                    self._todo.append((Act.CANCEL if job.handle else Act.WITHDRAW, job))
             elif self._submits:
                 self._ready.append(job)
         for worker, attempts in doubted.items():
@@ -225,9 +226,11 @@ class Engine:
         assert self._journal is not None
         moment = now()
         self._journal.append(dump(event, moment, self._lock.epoch))
-        self._act(self.graph.step(event, moment))
+        self._todo += self.graph.step(event, moment)
 
-    def _act(self, actions: Sequence[Action]) -> None:
+    def _act(self) -> None:
+        """Do what follows from events that are written, since the next driver could not tell else why it was done."""
+        actions, self._todo = self._todo, []
         cancels: dict[Worker, list[str]] = {}
         withdrawals: dict[Worker, list[tuple[str, int]]] = {}
         releases: dict[Worker, list[str]] = {}
@@ -262,6 +265,7 @@ class Engine:
             self._hold(error, "journal")
             return False
         self._go_on("journal")
+        self._act()
         if self._told:
             told = list(self._told.values())
             self._told.clear()
@@ -320,6 +324,7 @@ class Engine:
         return self._builder.build(self.graph.jobs[job].definition, attempt)
 
     def _take_requests(self) -> None:
+        self._lock.check()  # what was asked since another driver took over is for that one
         for path in self._requests.files():
             try:
                 request = self._requests.read(path)
@@ -328,6 +333,7 @@ class Engine:
                 request = None
             if request is not None:
                 self._record(Asked(tuple(job for job in request.jobs if job in self.graph.jobs), _reason(request)))
+                self._act()  # also where the journal cannot be written: the request itself is on disk
             if self._flush(sync=True):
                 self._requests.settle(path)
 
