@@ -67,8 +67,9 @@ class Session:
 
     def graph(self) -> Graph:
         """Return the state now: the driver's own in its process, else what the records say. Raises StoreError."""
-        if self.engine is not None and (self.drives or self.engine.error is None):
-            return self.engine.graph
+        engine = self.engine
+        if engine is not None and (self.drives or (engine.error is None and not engine.graph.open)):
+            return engine.graph
         with self._looking:  # what was read once is only read on from there
             if self._view is None or (self._view.graph.open and not driver_lives(self.folder)):
                 self._view = look(self.definition, self.folder, self.registry)

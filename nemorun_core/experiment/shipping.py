@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from nemorun_core.contracts.executor import Executor
@@ -173,15 +173,14 @@ def _name_in(contents: Contents, path: str) -> str | None:
     return None
 
 
-def _modules(fields: object) -> Iterator[str]:
+def _modules(fields: Mapping[str, object]) -> Iterator[str]:
     """Yield the modules whose functions and classes the record of a Partial names."""
-    if isinstance(fields, dict):
-        nodes = fields.get("nodes")
-        for node in nodes if isinstance(nodes, list) else ():
-            for data in (node.get("target"), *_tagged(node)):
-                reference = data.get("ref") if isinstance(data, dict) else None
-                if isinstance(reference, str):
-                    yield reference.partition(":")[0]
+    nodes = fields.get("nodes")
+    for node in nodes if isinstance(nodes, list) else ():
+        for data in (node.get("target"), *_tagged(node)):
+            reference = data.get("ref") if isinstance(data, dict) else None
+            if isinstance(reference, str):
+                yield reference.partition(":")[0]
 
 
 def _tagged(value: object) -> Iterator[object]:

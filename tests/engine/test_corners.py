@@ -309,3 +309,152 @@ def test_a_job_that_is_cancelled_while_its_bundle_cannot_be_unpacked_ends(monkey
         wait_for(lambda: experiment._session.engine._stuck_by == "bundle")
         experiment.cancel("job")
     assert states(experiment) == {"job": "CANCELLED"}
+
+
+# Looking.
+
+
+def test_two_that_look_at_once_do_not_wait_for_each_other(tmp_path, monkeypatch):
+    from nemorun_core.engine import settle
+
+    with run.Experiment("two", log_level="ERROR") as experiment:
+        experiment.add(gate(tmp_path), name="runs")
+        experiment.run(detach=True)
+    session = experiment._session
+    wait_for(lambda: states(experiment)["runs"] == "RUNNING")
+    os.kill(session.driver()["pid"], 9)
+    wait_for(lambda: session.driver() is None)
+    first = Lock(session.folder.lock, settles=True)
+    assert first.acquire()
+    monkeypatch.setattr(settle, "driver_lives", lambda folder: False)  # the second looked just before the first began
+    view = look(session.definition, session.folder, default_registry())
+    assert view.graph.jobs["runs"].state is run.State.RUNNING
+    first.release()
+    (tmp_path / "gate").touch()
+    wait_for(lambda: states(experiment)["runs"] == "SUCCEEDED")
+
+
+def test_one_of_two_jobs_is_cancelled_beside_a_driver(tmp_path):
+    from nemorun_core.engine.settle import cancel_beside
+
+    with run.Experiment("beside", log_level="ERROR") as experiment:
+        experiment.add(gate(tmp_path), name="stays")
+        experiment.add(sh("echo up; sleep 60"), name="goes")
+        experiment.run()
+        session = experiment._session
+        wait_for(lambda: set(states(experiment).values()) == {"RUNNING"})
+        cancel_beside(session.definition, session.folder, default_registry(), ["goes"])
+        wait_for(lambda: states(experiment)["goes"] != "RUNNING")
+        assert states(experiment)["stays"] == "RUNNING"
+        (tmp_path / "gate").touch()
+    assert states(experiment)["stays"] == "SUCCEEDED"
+
+
+@attrs.define(kw_only=True)
+class Away(run.LocalExecutor):
+    """As a cluster: what it runs does not end with this machine."""
+
+    def capabilities(self):
+        return attrs.evolve(super().capabilities(), runs_on_this_machine=False)
+
+
+def test_what_runs_elsewhere_goes_on_when_the_block_is_left_by_an_error(tmp_path, capsys):
+    with pytest.raises(ZeroDivisionError), run.Experiment("away") as experiment:  # noqa: PT012
+        experiment.add(gate(tmp_path), Away(), name="runs")
+        experiment.run()
+        wait_for(lambda: states(experiment)["runs"] == "RUNNING")
+        raise ZeroDivisionError
+    assert "cancelling 0 jobs on this machine; 1 go on elsewhere" in capsys.readouterr().out
+    assert states(experiment)["runs"] == "RUNNING"
+    (tmp_path / "gate").touch()
+    wait_for(lambda: states(experiment)["runs"] == "SUCCEEDED")
+
+
+class Forgetful(run.Backend):
+    """Finds what it does not know any more."""
+
+    def find(self, jobs):
+        return {job.key: "h" for job in jobs}
+
+    def poll(self, handles):
+        return dict.fromkeys(handles, run.UNKNOWN)
+
+    render = submit = cancel = None
+
+
+Forgetful.__abstractmethods__ = frozenset()
+
+
+def test_a_look_in_a_folder_that_may_only_be_read_keeps_the_journals_word_of_what_is_unknown(tmp_path, monkeypatch):
+    from nemorun_core.engine import settle
+
+    with run.Experiment("unknown", log_level="ERROR") as experiment:
+        experiment.add(gate(tmp_path), name="runs")
+        experiment.run(detach=True)
+    session = experiment._session
+    wait_for(lambda: states(experiment)["runs"] == "RUNNING")
+    os.kill(session.driver()["pid"], 9)
+    wait_for(lambda: session.driver() is None)
+
+    def refused(self, take_over=False):
+        raise run.StoreError("read-only")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(settle.Lock, "acquire", refused)
+        patched.setattr(run.LocalExecutor, "backend", lambda self: Forgetful())
+        view = look(session.definition, session.folder, default_registry())
+    assert view.graph.jobs["runs"].state is run.State.RUNNING
+    (tmp_path / "gate").touch()
+    wait_for(lambda: states(experiment)["runs"] == "SUCCEEDED")
+
+
+def test_a_secret_is_revealed_before_an_experiment_is_resumed(tmp_path, monkeypatch):
+    monkeypatch.setenv("LATER", "word")
+    with run.Experiment("secret", log_level="ERROR") as experiment:
+        experiment.add(gate(tmp_path), name="first")
+        executor = run.LocalExecutor(env_vars={"LATER": run.Secret.from_env("LATER")})
+        experiment.add(sh('[ "$LATER" = word ]'), executor, name="second", dependencies=["first"])
+        experiment.run(detach=True)
+    wait_for(lambda: states(experiment)["first"] == "RUNNING")
+    os.kill(experiment._session.driver()["pid"], 9)
+    wait_for(lambda: experiment._session.driver() is None)
+    monkeypatch.delenv("LATER")
+    again = run.Experiment.from_id(experiment.id)
+    with pytest.raises(run.UsageError, match="LATER"):
+        again.resume()
+    monkeypatch.setenv("LATER", "word")
+    (tmp_path / "gate").touch()
+    again.resume()
+    assert states(again) == {"first": "SUCCEEDED", "second": "SUCCEEDED"}
+
+
+# In this process.
+
+
+def test_a_direct_run_passes_on_what_streams_are(capsys):
+    seen = []
+
+    def look_at():
+        import sys
+
+        seen.append((sys.stdout.isatty(), sys.stdout.encoding, sys.stdout.fileno() >= 0))
+
+    with run.Experiment("streams", log_level="ERROR") as experiment:
+        experiment.add(run.Partial(look_at))
+        with capsys.disabled():
+            experiment.run(direct=True)
+    assert seen[0][1:] == ("utf-8", True) or seen[0][2]
+
+
+def test_a_direct_run_that_is_driven_elsewhere_is_refused():
+    from nemorun_core.engine.direct import run_directly
+
+    with run.Experiment("driven", log_level="ERROR") as experiment:
+        experiment.add(run.Partial(print))
+        experiment.run(direct=True)
+    session = experiment._session
+    lock = Lock(session.folder.lock)
+    assert lock.acquire()
+    with pytest.raises(run.StoreError, match="is driven by another process"):
+        run_directly(session.definition, session.folder, default_registry(), {})
+    lock.release()

@@ -447,3 +447,33 @@ def test_a_last_release_that_fails_is_said_and_hurts_nothing(driven):
     driven.worker.join(5)
     [warning] = driven.of(Warned)
     assert warning.text.endswith("busy")
+
+
+def test_a_command_that_comes_while_it_backs_off_waits(driven, monkeypatch):
+    monkeypatch.setattr(module, "_FIRST_PAUSE", 0.2)
+    driven.scheduler.scripts["submit"] = [fail(TransientError("busy"))]
+    driven.start().submit("a")
+    driven.until(lambda: driven.scheduler.calls.count("submit") == 1)
+    driven.submit("b")
+    driven.until(lambda: {event.job for event in driven.of(Submitted)} == {"a", "b"})
+
+
+def test_what_cannot_be_built_is_not_looked_for_and_said(driven):
+    driven.worker.adopt([(("unbuildable", 0), None), (("b", 0), "handle of b")])
+    driven.start()
+    driven.expect(Submitted("b", 0, "handle of b"))
+    driven.until(lambda: any("'unbuildable' cannot be looked for" in event.text for event in driven.of(Warned)))
+
+
+def test_offers_that_cannot_be_built_are_refused_and_nothing_is_submitted(driven):
+    driven.start().submit("unbuildable")
+    driven.until(lambda: [event.job for event in driven.of(Refused)] == ["unbuildable"])
+    assert "submit" not in driven.scheduler.calls
+
+
+def test_answers_may_come_in_another_order(driven, monkeypatch):
+    real = type(driven.scheduler).submit
+    monkeypatch.setattr(type(driven.scheduler), "submit", lambda self, jobs: reversed(list(real(self, jobs))))
+    driven.submit("a", "b")
+    driven.start()
+    driven.until(lambda: {event.job for event in driven.of(Submitted)} == {"a", "b"})

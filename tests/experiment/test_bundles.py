@@ -390,3 +390,55 @@ def test_where_there_are_no_hard_links_a_bundle_is_copied(tmp_path, monkeypatch)
     monkeypatch.setattr(module.os, "link", refused)
     digest = packed(tmp_path, [run.PackagedFile("a", content=b"x")])
     assert Path(bundle_path(str(tmp_path / "own"), digest)).stat().st_nlink == 1
+
+
+def test_different_packagers_have_bundles_of_their_own_and_some_members_none(code):
+    (code / "sub").mkdir()
+    (code / "sub" / "main.sh").write_text("echo sub")
+    executors = [
+        run.LocalExecutor(packager=Folder()),
+        run.LocalExecutor(packager=Folder(path="sub")),
+        run.LocalExecutor(),
+    ]
+    with run.Experiment("different", log_level="WARNING") as experiment:
+        experiment.add([run.Script("main.sh")] * 3, executors, name="job")
+        experiment.run(check=True)
+    texts = [log(experiment, "job", member).splitlines() for member in range(3)]
+    assert [text[0] for text in texts] == ["first", "sub", "first"]
+    assert texts[2][1] == str(code)
+    assert len(experiment._session.definition.bundles) == 2
+
+
+def test_builtins_functions_by_value_and_what_arguments_name_are_looked_at(code):
+    def local(*values):
+        print(values)
+
+    with run.Experiment("looked", log_level="WARNING") as experiment:
+        executor = run.LocalExecutor(packager=Folder())
+        experiment.add(run.Partial(print, len, [run.State.FAILED], {"a": os.getcwd}), executor, name="named")
+        experiment.add(run.Partial(local, 1), executor, name="sent")
+        experiment.run(check=True)
+        assert set(states(experiment)) == {"named", "sent"}
+
+
+@attrs.define(kw_only=True)
+class Given(run.Packager):
+    """Packs one file with another text than lies there."""
+
+    base: str
+
+    def collect(self, cwd: str) -> run.Contents:
+        return run.Contents([run.PackagedFile("gone_module.py", content=b"x = 1")], [("", self.base)])
+
+
+def test_a_module_whose_text_cannot_be_read_is_no_proof_that_it_is_the_same(tmp_path, monkeypatch):
+    import importlib
+
+    (tmp_path / "gone_module.py").write_text("def show(): pass")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module_ = importlib.import_module("gone_module")
+    for gone in (False, True):
+        if gone:
+            (tmp_path / "gone_module.py").unlink()
+        with run.Experiment("gone") as experiment, pytest.raises(run.UsageError, match="another version"):
+            experiment.add(run.Partial(module_.show), run.LocalExecutor(packager=Given(base=str(tmp_path))))

@@ -166,3 +166,13 @@ def test_a_job_that_its_scheduler_does_not_know_any_more_is_no_empty_answer(tmp_
 def test_an_executor_that_can_bring_nothing_refuses_outputs():
     with run.Experiment("cannot") as experiment, pytest.raises(run.UsageError, match="cannot bring outputs"):
         experiment.add(sh("true"), FarExecutor(outputs=["a"], can=False, packager=run.Packager()))
+
+
+def test_members_without_outputs_bring_none_and_broken_links_are_passed_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with run.Experiment("some", log_level="WARNING") as experiment:
+        executors = [run.LocalExecutor(), run.LocalExecutor(outputs=["made"])]
+        experiment.add([sh("true"), sh("mkdir made; ln -s nowhere made/link; echo > made/file")], executors, name="job")
+        experiment.run(check=True)
+    experiment.sync("job", to="here")
+    assert files(tmp_path / "here") == ["job/1/made/file"]

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import attrs
 import pytest
@@ -15,15 +16,15 @@ from hypothesis import strategies as st
 
 import nemorun_core as run
 from nemorun_core.model import key as key_module
-from nemorun_core.model import values
+from nemorun_core.model import values, words
 from nemorun_core.model.convert import structure
 from nemorun_core.model.decoding import decode
 from nemorun_core.model.definition import Definition
 from nemorun_core.model.key import DNS_ALPHABET, Key, slug
 from nemorun_core.model.records import MalformedRecord
 from nemorun_core.model.resolving import resolve
-from nemorun_core.model.target import EnumMember, Pickled, Reference, member_key
-from nemorun_core.registry import Registry
+from nemorun_core.model.target import EnumMember, Pickled, Reference, find_reference, member_key
+from nemorun_core.registry import Found, Registry
 
 
 class Colour(enum.Enum):
@@ -301,3 +302,70 @@ def test_a_secret_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(run.UsageError, match="it is not UTF-8 text"):
         run.Secret.from_file(tmp_path / "binary").reveal()
+
+
+def test_a_pickle_whose_digest_names_no_file_is_malformed():
+    data = {"$": "object", "pickle": "../../etc", "item": 0, "name": "f"}
+    with pytest.raises(MalformedRecord, match="the pickle of a function"):
+        decode({"nodes": [], "root": data, "pickles": {"../../etc": [3, 12]}})
+
+
+def test_plain_values_are_resolved_as_they_are():
+    path = Path("/data")
+    read = run.Partial.from_record(run.Partial(plain, option=path).to_record())
+    assert resolve(read, None).call() == path
+
+
+def test_a_method_of_a_class_without_a_name_has_none_either():
+    class Local:
+        @classmethod
+        def made(cls):
+            return cls()
+
+    assert find_reference(Local.made) is None
+
+
+def test_a_task_that_cannot_be_written_differs_from_one_that_was_read():
+    def local(option=None):
+        return option
+
+    read = run.Partial.from_record(run.Partial(local).to_record())
+    assert read == run.Partial(local)
+    assert run.Partial(local, option=Fraction(1, 2)) != read
+
+
+# Words of the command line.
+
+
+def test_a_word_that_suits_none_of_several_types_is_refused():
+    with pytest.raises(run.UsageError, match="number"):
+        words.parse("x", int | float | None, "number")
+
+
+@attrs.define
+class Needs:
+    one: int
+
+
+def test_a_class_that_lacks_what_it_needs_is_refused():
+    with pytest.raises(run.UsageError, match="one") as caught:
+        words.make("needs", lambda name: Needs)
+    assert "nemorun plugins show needs" in caught.value.hint
+
+
+# The registry.
+
+
+def test_one_distribution_that_is_found_twice_is_one(monkeypatch):
+    import importlib_metadata
+
+    points = [one for one in importlib_metadata.entry_points() if one.group == "nemorun.executors"]
+    monkeypatch.setattr(importlib_metadata, "entry_points", lambda: [*points, *points])
+    assert Registry().named("nemorun.executors", "local") is not None
+
+
+def test_an_entry_point_that_is_no_class_is_its_distributions_fault(monkeypatch):
+    registry = Registry()
+    monkeypatch.setattr(registry, "named", lambda group, name: Found(name, "os:getcwd", "odd 1.0"))
+    with pytest.raises(run.Defect, match=r"os:getcwd is no class"):
+        registry.load("nemorun.executors", "odd")

@@ -178,3 +178,56 @@ def test_functions_of_the_launching_script_run_without_starting_it_again(tmp_pat
     assert done.stderr == ""
     assert done.stdout == "3 [2, 4] ['my_script.train']\n"
     assert (tmp_path / "starts").read_text() == "started\n"
+
+
+# In this process, where each branch can be reached.
+
+
+@pytest.fixture
+def payload(tmp_path, monkeypatch):
+    """Write a call, and return where it stands; the import path is put back afterwards."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def write(task, **more):
+        content = {"name": "job", **task.to_record(), "sys_path": [], "objects": str(tmp_path), "support": "", **more}
+        for digest, pickled in task.objects().items():
+            (tmp_path / digest).write_bytes(pickled)
+        path = tmp_path / "call.json"
+        path.write_text(json.dumps(content))
+        return str(path)
+
+    return write
+
+
+def test_folders_come_in_their_order_bundles_first_and_support_last(payload):
+    path = payload(Partial(show), sys_path=["/one", *sys.path[-1:], "/two"], bundle=["/bundle"], support="/support")
+    before = list(sys.path)
+    runner.read(path)
+    assert sys.path == ["/bundle", "/one", *before, "/two", "/support"]
+    sys.path.insert(0, os.path.dirname(runner.__file__))
+    runner.read(path)
+    assert os.path.dirname(runner.__file__) not in sys.path
+
+
+def test_a_node_is_built_once_and_a_partial_within_is_one(payload, capsys):
+    shared = Config(Optimizer, 0.5)
+    builder = runner.Builder(runner.read(payload(Partial(show, shared, shared, f=Partial(show, 1)))))
+    builder.call()
+    assert builder.nodes[0] is builder.value({"$": "node", "id": 0})
+    assert "functools.partial" in capsys.readouterr().out
+
+
+def test_a_tag_of_a_newer_nemorun_is_named(payload):
+    with pytest.raises(ValueError, match="of a newer nemorun"):
+        runner.Builder(runner.read(payload(Partial(show)))).value({"$": "moon"})
+
+
+def test_a_spawned_process_finds_what_the_script_defined(payload, monkeypatch):
+    import runpy
+
+    def local():
+        return 3
+
+    local.__module__ = "__main__"
+    monkeypatch.setenv(runner.PAYLOAD, payload(Partial(local)))
+    assert runpy.run_path(runner.__file__, run_name="__mp_main__")["local"]() == 3

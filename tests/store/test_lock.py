@@ -444,3 +444,11 @@ def test_a_driver_that_was_killed_may_hold_the_lock_a_moment_longer(path):
     assert second.acquire()
     timer.join()
     second.release()
+
+
+def test_a_lock_without_a_record_that_is_held_is_not_taken(path):
+    first = Lock(path)
+    assert first.acquire()
+    os.truncate(path, 0)
+    assert not Lock(path).acquire()
+    first.abandon()
