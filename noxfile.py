@@ -64,7 +64,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def wheels(session: nox.Session) -> None:
-    """Build all wheels and run the tests against them, in a new environment outside the checkout. 7 minutes."""
+    """Build all wheels and run the tests against them, in a new environment outside the checkout. 12 minutes."""
     session.install(*group("build"))
     with tempfile.TemporaryDirectory(prefix="nemorun-wheels-") as name:
         outside = Path(name)
@@ -95,6 +95,22 @@ def wheels(session: nox.Session) -> None:
                 external=True,
                 env=environment,
             )
+        try_third_party(session, outside / "dist", outside / "third-party")
+
+
+def try_third_party(session: nox.Session, wheels: Path, folder: Path) -> None:
+    """Test the example of a third party's backend as its author would: with the core and the kit alone. 5 minutes."""
+    spool = ROOT / "docs" / "examples" / "spool"
+    with session.chdir(spool):
+        session.run("hatchling", "build", "-t", "wheel", "-d", str(folder / "dist"), silent=True)
+    session.run("python", "-m", "venv", str(folder / "venv"))
+    python = str(folder / "venv" / "bin" / "python")
+    built = [*wheels.glob("nemorun_core-*.whl"), *wheels.glob("nemorun_devkit-*.whl"), *folder.glob("dist/*.whl")]
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    session.run(*pip, *map(str, built), external=True)
+    shutil.copytree(spool / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    with session.chdir(folder):
+        session.run(python, "-m", "pytest", "-m", "not nightly", "tests", external=True)
 
 
 def copy_tests(to: Path) -> None:

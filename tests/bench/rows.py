@@ -219,10 +219,10 @@ def bundle(scale: Scale, folder: Path) -> list[Figure]:
         subprocess.run(["git", *command], cwd=top, check=True)
     shared, numbers = str(folder / "shared"), count()
 
-    def packed() -> object:
+    def packed() -> None:
         files = GitArchivePackager().collect(str(top)).files
         digest, _ = digest_of(files)
-        return write_bundle(files, digest, shared, str(folder / f"own{next(numbers)}"))
+        write_bundle(files, digest, shared, str(folder / f"own{next(numbers)}"))
 
     packed()
     found = least(min(scale.rounds, 7), ours=lambda: timed(packed))["ours"]

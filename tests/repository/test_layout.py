@@ -28,7 +28,8 @@ def test_every_list_in_pyproject_names_every_plugin():
     packages = [f"nemorun_{name}" for name in PLUGINS]
     assert list(tool["uv"]["sources"]) == names
     assert [entry for entry in PYPROJECT["dependency-groups"]["dev"] if isinstance(entry, str)] == names
-    assert tool["mypy"]["mypy_path"] == [f"$MYPY_CONFIG_FILE_DIR/plugins/{name}/src" for name in PLUGINS]
+    sources = [*(f"plugins/{name}/src" for name in PLUGINS), "docs/examples/spool/src"]
+    assert tool["mypy"]["mypy_path"] == [f"$MYPY_CONFIG_FILE_DIR/{source}" for source in sources]
     assert tool["coverage"]["run"]["source_pkgs"] == packages
     importlinter = tool["importlinter"]
     assert importlinter["root_packages"] == ["nemorun_core", *packages]
