@@ -60,5 +60,10 @@ def process_started(pid: int) -> float | None:
 
 
 def time_of_uptime(uptime: float) -> float:
-    """Return the POSIX time at which this machine had been up for `uptime` seconds."""
-    return time.time() - time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) + uptime
+    """Return the POSIX time at which this machine had been up for `uptime` seconds; in one process always the same."""
+    return _booted() + uptime
+
+
+@functools.cache
+def _booted() -> float:
+    return time.time() - time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

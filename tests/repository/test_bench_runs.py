@@ -20,7 +20,7 @@ def test_a_quick_run_measures_every_row_and_leaves_nothing(tmp_path):
     done = bench(tmp_path, "--quick", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     figures = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(figures) == len({figure["what"] for figure in figures}) == 18
+    assert len(figures) == len({figure["what"] for figure in figures}) == 29
     assert {figure["verdict"] for figure in figures} <= {"ok", "OVER"}
     assert not list(tmp_path.glob("nemorun-bench-*"))
 

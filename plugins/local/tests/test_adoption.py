@@ -13,6 +13,7 @@ import pytest
 from nemorun_local import LocalExecutor
 from nemorun_local import backend as backend_module
 from nemorun_local import member as member_module
+from nemorun_local import processes as processes_module
 
 from nemorun_core import State, hostname, process_started, read_rank
 
@@ -208,3 +209,19 @@ def test_a_job_that_claims_its_start_and_ends_between_two_looks_is_found(jobs, m
     handle = adopt(jobs, job)
     assert handle is not None
     assert jobs.end(handle).members[0].exit_code == 4
+
+
+def test_a_process_that_is_being_started_is_looked_at_until_it_shows_its_environment(jobs, monkeypatch):
+    """posix_spawn(3) returns while the program is not all there."""
+    job = begin(jobs, "echo up; until [ -e go ]; do sleep 0.01; done")
+    shim, looks, real = shim_of(jobs), [], processes_module._variables
+
+    def late(pid):
+        if pid == shim:
+            looks.append(pid)
+        return [b""] if pid == shim and len(looks) < 4 else real(pid)
+
+    monkeypatch.setattr(processes_module, "_variables", late)
+    monkeypatch.setattr(processes_module, "_YOUNG_SECONDS", 3600.0)
+    assert shim in processes_module.belonging([((), f"NEMORUN_KEY={job.key}".encode())])[0]
+    (jobs.folder / "go").touch()

@@ -23,6 +23,9 @@ __all__ = [
 ]
 
 _MOST_LOOKS = 1000
+_EXEC_SECONDS, _YOUNG_SECONDS = 0.1, 1.0
+_KERNEL_THREAD = 0x00200000  # PF_KTHREAD of linux/sched.h
+_TICKS = os.sysconf("SC_CLK_TCK")
 _LONGEST_TEXT_BYTES = 128 * 1024
 _MOST_BYTES = os.sysconf("SC_ARG_MAX") - 4096
 _RESET = [
@@ -43,10 +46,11 @@ _RESET = [
 
 
 class Process(NamedTuple):
-    """One process of this machine and its session, from proc_pid_stat(5)."""
+    """One process of this machine, its session, and when it started in seconds since boot, from proc_pid_stat(5)."""
 
     pid: int
     session: int
+    started: float
 
 
 def shell() -> list[str]:
@@ -107,8 +111,8 @@ def processes() -> Iterator[Process]:
                 fields = stream.read().rpartition(b")")[2].split()
         except OSError:
             continue
-        if fields[0] not in (b"Z", b"X"):
-            yield Process(pid=int(name), session=int(fields[3]))
+        if fields[0] not in (b"Z", b"X") and not int(fields[6]) & _KERNEL_THREAD:
+            yield Process(pid=int(name), session=int(fields[3]), started=int(fields[19]) / _TICKS)
 
 
 def belonging(jobs: Sequence[tuple[Collection[int], bytes | None]]) -> list[set[int]]:
@@ -123,7 +127,7 @@ def belonging(jobs: Sequence[tuple[Collection[int], bytes | None]]) -> list[set[
     for process in processes():
         owner = sessions.get(process.session)
         if owner is None and marks:
-            owner = _marked(process.pid, marks)
+            owner = _marked(process, marks)
         if owner is not None:
             found[owner].add(process.pid)
     return found
@@ -138,8 +142,19 @@ def _variables(pid: int) -> list[bytes]:
         return []
 
 
-def _marked(pid: int, marks: Mapping[bytes, int]) -> int | None:
-    return next((marks[variable] for variable in _variables(pid) if variable in marks), None)
+def _marked(process: Process, marks: Mapping[bytes, int]) -> int | None:
+    """Return whose mark a process has. One that is within execve(2) shows no environment yet, also to who started it:
+    posix_spawn(3) returns before that is there."""
+    variables = _variables(process.pid)
+    deadline = time.monotonic() + _EXEC_SECONDS
+    while variables == [b""] and _uptime() - process.started < _YOUNG_SECONDS and time.monotonic() < deadline:
+        time.sleep(0.001)
+        variables = _variables(process.pid)
+    return next((marks[variable] for variable in variables if variable in marks), None)
+
+
+def _uptime() -> float:
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def head_port(pid: int) -> int | None:
