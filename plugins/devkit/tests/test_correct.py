@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import pytest
+
 from .memory_laws import MemoryLaws
+
+pytestmark = pytest.mark.proof  # of the kit, and the same on every Python
 
 
 class TestMemory(MemoryLaws):
