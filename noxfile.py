@@ -41,7 +41,8 @@ def proofs(session: nox.Session) -> None:
     session.install(*EDITABLE, *group("test"))
     # The same histories each time, so that a change is what differs; `nightly` draws others.
     seed = os.environ.get("PROOF_SEED", "1")
-    session.run("pytest", *PARALLEL, "-m", "proof and not nightly", *session.posargs, env={"PROOF_SEED": seed})
+    proofs = ["-m", "proof and not nightly", "--timeout", "1200"]
+    session.run("pytest", *PARALLEL, *proofs, *session.posargs, env={"PROOF_SEED": seed})
 
 
 @nox.session
