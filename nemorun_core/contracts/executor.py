@@ -36,7 +36,7 @@ class Executor:
     Attributes:
         env_vars: environment of the program, names kept as given; values are text or a `Secret`.
         retries: further attempts after a failure.
-        retry_on: kinds of reason that are retried, as in `ReasonKind`; empty: all but LOST.
+        retry_on: kinds of reason that are retried, as in `ReasonKind`; empty: all but LOST and REJECTED.
         timeout_seconds: longest time that a member may run; it ends FAILED with reason "timeout".
         launcher: what wraps the command, such as "torchrun": a launcher, or its name for one of defaults.
         packager: what ships files to where the job runs: a packager, or its name for one of defaults; None: nothing.

@@ -332,8 +332,10 @@ class Engine:
                 self._record(Warned(error.message))
                 request = None
             if request is not None:
+                held, self._todo = self._todo, []
                 self._record(Asked(tuple(job for job in request.jobs if job in self.graph.jobs), _reason(request)))
                 self._act()  # also where the journal cannot be written: the request itself is on disk
+                self._todo += held
             if self._flush(sync=True):
                 self._requests.settle(path)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
@@ -82,9 +82,11 @@ class Job:
 
     @property
     def exit_code(self) -> int | None:
-        """The highest of the members' exit codes; where members failed, of theirs alone."""
-        failed = [member for member in self.members if member.state is State.FAILED]
-        codes = [member.exit_code for member in failed or self.members if member.exit_code is not None]
+        """The highest of the members' exit codes; where members failed, or the job succeeded without some, of those
+        alone that did."""
+        deciding = State.SUCCEEDED if self.state is State.SUCCEEDED else State.FAILED
+        chosen = [member for member in self.members if member.state is deciding]
+        codes = [member.exit_code for member in chosen or self.members if member.exit_code is not None]
         return max(codes, default=None)
 
 
@@ -210,8 +212,8 @@ class Graph:
             job.verdict = None
             job.started = None
         members = list(job.members)
-        for index, seen in enumerate(event.members):
-            known = members[index]
+        for index in _in_order(event.members):
+            seen, known = event.members[index], members[index]
             if known.state.is_final or _rank(seen.state) < _rank(known.state):
                 continue
             member = _judge(seen, job)
@@ -312,6 +314,13 @@ _AROUND = frozenset(
         ReasonKind.UNSCHEDULABLE,
     }
 )
+
+
+def _in_order(members: Sequence[MemberObservation]) -> Sequence[int]:
+    """Return the members' numbers in the order in which they ended, as far as one clock tells it."""
+    if len({member.host for member in members}) > 1:
+        return range(len(members))
+    return sorted(range(len(members)), key=lambda index: members[index].ended or "~")
 
 
 def _kinds(value: object) -> frozenset[str]:

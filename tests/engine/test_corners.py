@@ -22,7 +22,7 @@ from nemorun_core.registry import default_registry
 from nemorun_core.store.journal import JournalWriter
 from nemorun_core.store.lock import Lock
 from nemorun_core.store.requests import Request
-from tests.engine.graphs import ended
+from tests.engine.graphs import define, ended, job, running
 from tests.experiment.helpers import sh, states, wait_for
 
 
@@ -190,15 +190,9 @@ def test_an_observation_of_an_earlier_incarnation_changes_nothing(tmp_path):
     graph = Graph(experiment._session.definition)
     graph.step(Intended((("a", 0),)), "t")
     graph.step(Submitted("a", 0, "h"), "t")
-    graph.step(Observed("a", 0, 1, (ended(),)[:0] or (loop_running(),)), "t")
+    graph.step(Observed("a", 0, 1, (running(),)), "t")
     assert graph.step(Observed("a", 0, 0, (ended(),)), "t") == []
     assert graph.jobs["a"].incarnation == 1
-
-
-def loop_running():
-    from tests.engine.graphs import running
-
-    return running()
 
 
 def test_a_delay_of_a_job_that_was_taken_changes_nothing():
@@ -458,3 +452,61 @@ def test_a_direct_run_that_is_driven_elsewhere_is_refused():
     with pytest.raises(run.StoreError, match="is driven by another process"):
         run_directly(session.definition, session.folder, default_registry(), {})
     lock.release()
+
+
+def group(until, members):
+    """Return the graph's job of one group whose members were seen at their ends in one look."""
+    graph = Graph(define(job("g", members=len(members), until=until)))
+    graph.step(Submitted("g", 0, "h"), "t")
+    graph.step(Observed("g", 0, 0, tuple(members)), "t")
+    return graph.jobs["g"]
+
+
+def ended_at(second, code=0, **facts):
+    return attrs.evolve(ended(code), ended=f"2030-01-01T00:00:{second:02}.000Z", **facts)
+
+
+def test_members_that_are_seen_at_once_decide_in_the_order_in_which_they_ended():
+    good, bad = ended_at(11), ended_at(2, 7)
+    assert group("first", [good, bad]).state is run.State.FAILED
+    assert group("first", [bad, good]).state is run.State.FAILED
+    assert group("first", [bad, ended_at(1)]).state is run.State.SUCCEEDED
+
+
+def test_clocks_of_two_hosts_are_not_compared():
+    good, bad = ended_at(11, host="one"), ended_at(2, 7, host="two")
+    assert group("first", [good, bad]).state is run.State.SUCCEEDED
+
+
+def test_the_exit_code_of_a_group_that_succeeded_is_of_those_that_did():
+    made = group("first", [ended_at(1), ended_at(9, 143, signals=("TERM",))])
+    assert (made.state, made.exit_code) == (run.State.SUCCEEDED, 0)
+
+
+def test_a_request_does_not_hurry_what_waits_for_the_journal(tmp_path, monkeypatch):
+    """On a full disk a cancel is carried out, and the release of an end that is not written is not."""
+    real, released, full = JournalWriter.flush, [], []
+
+    def flush(self, *, sync=False):
+        if full:
+            raise run.StoreError("cannot write: No space left on device.")
+        real(self, sync=sync)
+
+    monkeypatch.setattr(loop, "_DISK_SECONDS", 0.01)
+    monkeypatch.setattr(JournalWriter, "flush", flush)
+    monkeypatch.setattr(loop.Worker, "release", lambda self, handles: released.extend(handles))
+    with run.Experiment("full", log_level="ERROR") as experiment:
+        experiment.add(gate(tmp_path), name="ends")
+        experiment.add(sh("echo up; sleep 60"), name="goes")
+        experiment.run()
+        engine = experiment._session.engine
+        wait_for(lambda: all(job.state is run.State.RUNNING for job in engine.graph.jobs.values()))
+        full.append(1)
+        (tmp_path / "gate").touch()
+        wait_for(lambda: engine.graph.jobs["ends"].state.is_final)
+        experiment.cancel("goes")
+        wait_for(lambda: engine.graph.jobs["goes"].state.is_final)
+        assert released == []
+        full.clear()
+    assert states(experiment) == {"ends": "SUCCEEDED", "goes": "CANCELLED"}
+    assert len(released) == 2

@@ -179,3 +179,15 @@ def test_a_daemon_that_a_program_made_in_another_session_is_ended_at_the_latest_
     daemon, _ = pids(jobs, "a", 2)
     cancelled(jobs, handle)
     wait_until(lambda: not alive(daemon), "the end of the daemon")
+
+
+@pytest.mark.parametrize("shell", ["bash", "sh"])
+def test_a_script_that_is_killed_does_not_begin_its_next_command(jobs, shell):
+    """As in `train; upload`: the shell must not see its command die before it dies itself."""
+    for number in range(15):
+        name = f"job{number}"
+        handle = jobs.start((shell, "-c", "echo up; sleep 60; echo next >next; sleep 60"), name=name)
+        jobs.shows(name, "up")
+        jobs.backend.kill([handle])
+        jobs.end(handle)
+    assert not (jobs.folder / "next").exists()

@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nemorun_devkit.kit import Kit as Kit
     from nemorun_devkit.laws import ExecutorLaws as ExecutorLaws
+    from nemorun_devkit.simulator import Scenario as Scenario
+    from nemorun_devkit.simulator import SimulatedExecutor as SimulatedExecutor
+    from nemorun_devkit.simulator import simulate as simulate
 
-__all__ = ["ExecutorLaws", "Kit"]
+__all__ = ["ExecutorLaws", "Kit", "Scenario", "SimulatedExecutor", "simulate"]
 
-_NAMES = {"ExecutorLaws": "laws", "Kit": "kit"}
+_NAMES = {
+    "ExecutorLaws": "laws",
+    "Kit": "kit",
+    "Scenario": "simulator",
+    "SimulatedExecutor": "simulator",
+    "simulate": "simulator",
+}
 
 
 def __getattr__(name: str) -> object:

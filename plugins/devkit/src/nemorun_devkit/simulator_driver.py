@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from nemorun_core import Executor, Member, State, Submission
 from nemorun_core.engine.state import Job
 from nemorun_core.model.definition import Definition, JobDefinition
+from nemorun_core.model.garbage import uncollected
 from nemorun_core.model.state import Reason, ReasonKind
 from nemorun_core.registry import Registry
 from nemorun_core.store.journal import JournalWriter
@@ -158,11 +159,12 @@ class World:
         """Drive until these drivers have ended, or the clock would pass `until`; move the clock whenever nobody has
         anything to do."""
         turns, instant = 0, self.clock.seconds
-        while self.turn(*drivers, until=until):
-            turns = turns + 1 if self.clock.seconds == instant else 0
-            instant = self.clock.seconds
-            if turns > _TURNS_AT_ONE_INSTANT:
-                raise AssertionError(f"the driver makes no progress at second {instant}")
+        with uncollected():
+            while self.turn(*drivers, until=until):
+                turns = turns + 1 if self.clock.seconds == instant else 0
+                instant = self.clock.seconds
+                if turns > _TURNS_AT_ONE_INSTANT:
+                    raise AssertionError(f"the driver makes no progress at second {instant}")
 
     def turn(self, *drivers: Driver, until: float = math.inf) -> bool:
         """Do one thing that is due, moving the clock first where nothing is; False: nothing is due before `until`."""

@@ -406,6 +406,8 @@ def _signal(jobs: Sequence[tuple[Key, Collection[Rank]]], number: int) -> None:
     if number != signal.SIGKILL:
         send(shims, number)
     for found in belonging([([rank.pid for rank in ranks], _mark(key)) for key, ranks in jobs]):
+        if number == signal.SIGKILL:
+            send(found - shims, signal.SIGSTOP)  # what is killed one by one would see the others die, and go on
         send(found - shims, number)
         send(found, signal.SIGCONT)
 

@@ -191,6 +191,7 @@ def end_all(mark: bytes | None, spared: Collection[int], *, session: int | None 
         found = belonging([([session] if session is not None else [], mark)])[0].difference(spared)
         if not found:
             return
+        send(found, signal.SIGSTOP)
         send(found, signal.SIGKILL)
         time.sleep(0.001)
 
@@ -213,8 +214,9 @@ def check_sizes(argv: list[str], declared: Mapping[str, str], inherited_bytes: i
 
 
 def send(pids: Collection[int], number: int) -> None:
-    """Send a signal to each process; one that is gone is no error."""
-    for pid in pids:
+    """Send a signal to each process, those that started first before what they started, so that no shell goes on to its
+    next command; one that is gone is no error."""
+    for pid in sorted(pids):
         try:
             os.kill(pid, number)
         except (ProcessLookupError, PermissionError):
