@@ -29,6 +29,7 @@ def nemorun_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     for name in [name for name in os.environ if name.startswith("NEMORUN_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NEMORUN_HOME", str(home))
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # which hides what is never flushed
     yield home
     if left := wait_for_end(home):
         for pid in left:

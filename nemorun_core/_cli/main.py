@@ -66,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return result if type(result) is int else 0
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
-    except BrokenPipeError:  # nobody reads any more: nothing is left to say, also not when the streams are closed
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # nobody reads any more: nothing is left to say
+        _drop_output()
         return 0
     except BaseException as error:
         code = _code(error)
@@ -78,7 +78,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             traceback.print_exc()
         _say(error)
+        if isinstance(error, OSError):
+            _drop_output()
         return code
+
+
+def _drop_output() -> None:
+    """Throw away what standard output holds and cannot write: Python would fail for it when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _code(error: BaseException) -> int | None:

@@ -476,7 +476,7 @@ class Experiment:
 
     def _say(self, text: str) -> None:
         if not self._quiet:
-            print(text)
+            print(text, flush=True)
 
     def _command(self, name: str) -> str:
         from nemorun_core.display.text import shell_command
