@@ -225,3 +225,21 @@ def test_a_process_that_is_being_started_is_looked_at_until_it_shows_its_environ
     monkeypatch.setattr(processes_module, "_YOUNG_SECONDS", 3600.0)
     assert shim in processes_module.belonging([((), f"NEMORUN_KEY={job.key}".encode())])[0]
     (jobs.folder / "go").touch()
+
+
+def test_of_several_shims_the_one_that_has_the_claim_is_adopted(jobs, monkeypatch):
+    """The claim is made and its text is not there yet: any of the others would be taken for it, and end."""
+    job = begin(jobs, "echo up; until [ -e go ]; do sleep 0.01; done; exit 4")
+    real, reads = member_module.read_rank, []
+
+    def early(base, suffix):
+        reads.append(base)
+        witness = real(base, suffix)
+        return witness._replace(start=None) if len(reads) < 5 else witness
+
+    monkeypatch.setattr(member_module, "read_rank", early)
+    monkeypatch.setattr(member_module, "shim_of", lambda pids, base, suffix: 1 << 22)  # one that has lost, and is gone
+    handle = adopt(jobs, job)
+    assert jobs.poll(handle).members[0].state is State.RUNNING
+    (jobs.folder / "go").touch()
+    assert jobs.end(handle).members[0].exit_code == 4

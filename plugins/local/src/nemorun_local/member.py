@@ -33,6 +33,7 @@ __all__ = ["LocalMember", "Rank"]
 
 _CLAIM_TAKEN = 125
 _TICK_SECONDS = 0.02
+_TEXT_SECONDS = 0.5
 
 
 @attrs.define(eq=False)
@@ -94,6 +95,10 @@ class Rank:
             marked: the processes that carry the job's mark, among which a shim is found whose record has no text.
         """
         witness = read_rank(self.base, self.suffix)
+        deadline = time.monotonic() + _TEXT_SECONDS
+        while witness.claimed and not (witness.start or witness.outcome) and marked and time.monotonic() < deadline:
+            time.sleep(0.002)  # it is being written, and says which of several shims has the claim; or the disk is full
+            witness = read_rank(self.base, self.suffix)
         self.outcome = witness.outcome
         self.started = witness.started or 0.0
         if not witness.claimed:
