@@ -59,15 +59,25 @@ def shim_argv(
 
 def pad_outcome(base: str, suffix: str) -> None:
     """Write the bytes that the shim's outcome will overwrite, so that it arrives on a full disk. Keeps one that is
-    there. Raises OSError."""
+    there, of another driver that races. Raises OSError.
+
+    The file gets its name when it is full: blanks that came later would wipe out the outcome of a quick program.
+    """
+    path = f"{base}.outcome{suffix}"
+    if os.path.exists(path):
+        return
+    filling = f"{path}.{os.urandom(4).hex()}"
+    handle = os.open(filling, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        handle = os.open(f"{base}.outcome{suffix}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(handle, OUTCOME_PADDING)
+        finally:
+            os.close(handle)
+        os.link(filling, path)
     except FileExistsError:
         return
-    try:
-        os.write(handle, OUTCOME_PADDING)
     finally:
-        os.close(handle)
+        os.unlink(filling)
 
 
 class RankWitness(NamedTuple):
