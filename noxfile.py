@@ -99,7 +99,8 @@ def wheels(session: nox.Session) -> None:
                 external=True,
                 env=environment,
             )
-        try_third_party(session, outside / "dist", outside / "third-party")
+        with tempfile.TemporaryDirectory(prefix="nemorun-third-party-") as elsewhere:  # with nothing of ours above it
+            try_third_party(session, outside / "dist", Path(elsewhere))
 
 
 def try_third_party(session: nox.Session, wheels: Path, folder: Path) -> None:
