@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
-import tarfile
 import time
 from collections.abc import Iterable, Iterator
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from nemorun_core.contracts.packager import PackagedFile
 from nemorun_core.errors import StoreError, UsageError
 from nemorun_core.store.files import guarded, make_folder, sync_folder
+
+if TYPE_CHECKING:
+    import tarfile  # loaded when a bundle is packed or unpacked, as hashlib is: most starts of ours need neither
 
 __all__ = ["bundle_path", "bundle_root", "digest_of", "prune", "unpack", "write_bundle"]
 
@@ -38,6 +39,8 @@ def digest_of(files: Iterable[PackagedFile]) -> tuple[str, int]:
     Raises:
         UsageError: a file cannot be read, or a name or link would leave the bundle.
     """
+    import hashlib
+
     total = hashlib.sha256()
     size = 0
     for file in sorted(files):
@@ -86,6 +89,8 @@ def unpack(folder: str, digest: str) -> None:
     Raises:
         StoreError: the disk refused, or the bundle is damaged.
     """
+    import tarfile
+
     root = bundle_root(folder, digest)
     if os.path.isdir(root):
         return
@@ -105,6 +110,8 @@ def unpack(folder: str, digest: str) -> None:
 
 
 def _write(files: list[PackagedFile], digest: str, path: str) -> None:
+    import tarfile
+
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
         with open(temporary, "wb") as stream:
@@ -126,6 +133,8 @@ def _changed() -> UsageError:
 
 
 def _append(tar: tarfile.TarFile, file: PackagedFile) -> None:
+    import tarfile
+
     info = tarfile.TarInfo(file.name)
     info.mtime, info.mode = _MOMENT, 0o755 if file.executable else 0o644
     if file.link is not None:
@@ -148,6 +157,8 @@ def _append(tar: tarfile.TarFile, file: PackagedFile) -> None:
 
 
 def _read(file: PackagedFile) -> tuple[str, int]:
+    import hashlib
+
     if file.content is not None:
         return hashlib.sha256(file.content).hexdigest(), len(file.content)
     found, size = hashlib.sha256(), 0

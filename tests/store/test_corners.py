@@ -13,7 +13,7 @@ import pytest
 
 from nemorun_core.display.logs import Source, follow
 from nemorun_core.errors import StoreError, UsageError
-from nemorun_core.store import archive, bundles, journal, lock, search
+from nemorun_core.store import archive, journal, lock, search
 from nemorun_core.store.journal import JournalWriter
 from nemorun_core.store.layout import Home
 from nemorun_core.store.lock import Lock, driver_of
@@ -144,7 +144,7 @@ def test_a_disk_that_fills_up_while_a_bundle_is_written_is_a_store_error(tmp_pat
     (tmp_path / "a").write_text("text")
     files = [PackagedFile("a", str(tmp_path / "a"))]
     digest, _ = digest_of(files)
-    monkeypatch.setattr(bundles.tarfile.TarFile, "addfile", refuse(errno.ENOSPC))
+    monkeypatch.setattr(tarfile.TarFile, "addfile", refuse(errno.ENOSPC))
     with pytest.raises(StoreError, match="No space left"):
         write_bundle(files, digest, str(tmp_path / "shared"), str(tmp_path / "own"))
     assert list((tmp_path / "shared").iterdir()) == []
