@@ -1,6 +1,7 @@
 """What a job's folder says of one member: the shim's records, put together over its ranks."""
 
 import os
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -64,18 +65,17 @@ def pad_outcome(base: str, suffix: str) -> None:
     The file gets its name when it is full: blanks that came later would wipe out the outcome of a quick program.
     """
     path = f"{base}.outcome{suffix}"
-    if os.path.exists(path):
-        return
-    filling = f"{path}.{os.urandom(4).hex()}"
-    handle = os.open(filling, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    filling = f"{path}.{os.getpid()}.{threading.get_ident()}"
+    handle = os.open(filling, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         try:
             os.write(handle, OUTCOME_PADDING)
         finally:
             os.close(handle)
         os.link(filling, path)
-    except FileExistsError:
-        return
+    except OSError:
+        if not os.path.exists(path):
+            raise
     finally:
         os.unlink(filling)
 
