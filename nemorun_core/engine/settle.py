@@ -69,9 +69,9 @@ def _peek(view: View, definition: Definition, folder: Folder, registry: Registry
     with contextlib.suppress(UsageError):
         for submissions in list(_in_doubt(view, Builder(definition, folder, registry), None)):
             with contextlib.suppress(TransientError), submissions[0].executors[0].backend() as backend:
-                found = backend.find(submissions)
-                for handle, observed in backend.poll(list(found.values())).items():
-                    key = next(key for key, known in found.items() if known == handle)
+                keys = {handle: key for key, handle in backend.find(submissions).items()}
+                for handle, observed in backend.poll(list(keys)).items():
+                    key = keys[handle]
                     if observed.members:
                         seen = Observed(key.job, key.attempt, observed.incarnation, observed.members, observed.reason)
                         for event in (Submitted(key.job, key.attempt, handle), seen):

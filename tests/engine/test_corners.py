@@ -41,15 +41,20 @@ def gate(tmp_path):
     return sh(f"echo up; until [ -e '{tmp_path}/gate' ]; do sleep 0.01; done")
 
 
+def orphan(experiment, job):
+    """Kill the detached driver of an experiment while a job of it runs."""
+    wait_for(lambda: states(experiment)[job] == "RUNNING")
+    os.kill(experiment._session.driver()["pid"], 9)
+    wait_for(lambda: experiment._session.driver() is None)
+
+
 def test_what_was_asked_of_the_last_driver_is_done_by_the_next(tmp_path):
     """It wrote the request into its journal, and died before the backend heard of it."""
     with run.Experiment("asked", log_level="WARNING") as experiment:
         experiment.add(gate(tmp_path), name="runs")
         experiment.run(detach=True)
     folder = experiment._session.folder
-    wait_for(lambda: states(experiment)["runs"] == "RUNNING")
-    os.kill(experiment._session.driver()["pid"], 9)
-    wait_for(lambda: experiment._session.driver() is None)
+    orphan(experiment, "runs")
     lock = Lock(folder.lock)
     assert lock.acquire()
     journal = JournalWriter(folder.journal)
@@ -124,9 +129,7 @@ def test_a_look_that_breaks_is_not_taken_for_an_answer(tmp_path, monkeypatch):
         experiment.add(gate(tmp_path), name="runs")
         experiment.run(detach=True)
     session = experiment._session
-    wait_for(lambda: states(experiment)["runs"] == "RUNNING")
-    os.kill(session.driver()["pid"], 9)
-    wait_for(lambda: session.driver() is None)
+    orphan(experiment, "runs")
     with monkeypatch.context() as patched:
         patched.setattr(Engine, "_begin", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -315,9 +318,7 @@ def test_two_that_look_at_once_do_not_wait_for_each_other(tmp_path, monkeypatch)
         experiment.add(gate(tmp_path), name="runs")
         experiment.run(detach=True)
     session = experiment._session
-    wait_for(lambda: states(experiment)["runs"] == "RUNNING")
-    os.kill(session.driver()["pid"], 9)
-    wait_for(lambda: session.driver() is None)
+    orphan(experiment, "runs")
     first = Lock(session.folder.lock, settles=True)
     assert first.acquire()
     monkeypatch.setattr(settle, "driver_lives", lambda folder: False)  # the second looked just before the first began
@@ -386,9 +387,7 @@ def test_a_look_in_a_folder_that_may_only_be_read_keeps_the_journals_word_of_wha
         experiment.add(gate(tmp_path), name="runs")
         experiment.run(detach=True)
     session = experiment._session
-    wait_for(lambda: states(experiment)["runs"] == "RUNNING")
-    os.kill(session.driver()["pid"], 9)
-    wait_for(lambda: session.driver() is None)
+    orphan(experiment, "runs")
 
     def refused(self, take_over=False):
         raise run.StoreError("read-only")
@@ -409,9 +408,7 @@ def test_a_secret_is_revealed_before_an_experiment_is_resumed(tmp_path, monkeypa
         executor = run.LocalExecutor(env_vars={"LATER": run.Secret.from_env("LATER")})
         experiment.add(sh('[ "$LATER" = word ]'), executor, name="second", dependencies=["first"])
         experiment.run(detach=True)
-    wait_for(lambda: states(experiment)["first"] == "RUNNING")
-    os.kill(experiment._session.driver()["pid"], 9)
-    wait_for(lambda: experiment._session.driver() is None)
+    orphan(experiment, "first")
     monkeypatch.delenv("LATER")
     again = run.Experiment.from_id(experiment.id)
     with pytest.raises(run.UsageError, match="LATER"):
