@@ -9,7 +9,7 @@ from typing import Literal
 import attrs
 
 from nemorun_core import Contents, PackagedFile, Packager, UsageError
-from nemorun_git.files import excluded, leaves, lying, matching
+from nemorun_git.files import excluded, leaves, leaving, lying, matching
 from nemorun_git.repository import LINK, PROGRAM, SUBMODULE, Entry, Repository
 
 __all__ = ["GitArchivePackager"]
@@ -177,8 +177,8 @@ class _Look:
             return
         if excluded(file.name, self._packager.exclude):
             self._by_pattern += 1
-        elif file.link is not None and leaves(os.path.join(os.path.dirname(file.name), file.link)):
-            self._left.append(f"{file.name} (a link that leaves it: {file.link})")
+        elif line := leaving(file):
+            self._left.append(line)
         else:
             if _is_pointer(file):
                 self._left.append(f"{file.name} (its content is not here, only its Git LFS pointer: git lfs pull)")

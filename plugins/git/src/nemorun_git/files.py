@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from nemorun_core import PackagedFile
 
-__all__ = ["excluded", "leaves", "lying", "matching"]
+__all__ = ["excluded", "leaves", "leaving", "lying", "matching"]
 
 _NEVER = frozenset({".git", "__pycache__"})
 
@@ -18,6 +18,13 @@ _NEVER = frozenset({".git", "__pycache__"})
 def leaves(name: str) -> bool:
     """Whether a relative path leads out of the folder that it is relative to; an absolute one always does."""
     return os.path.isabs(name) or os.path.normpath(name).split("/")[0] == ".."
+
+
+def leaving(file: PackagedFile) -> str:
+    """Return the line that says of a link that it leads out of the bundle; "" for anything that may travel."""
+    if file.link is None or not leaves(os.path.join(os.path.dirname(file.name), file.link)):
+        return ""
+    return f"{file.name} (a link that leaves it: {file.link})"
 
 
 def excluded(name: str, patterns: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ import os
 import attrs
 
 from nemorun_core import Contents, PackagedFile, Packager, UsageError
-from nemorun_git.files import excluded, leaves, lying, matching
+from nemorun_git.files import excluded, leaves, leaving, lying, matching
 
 __all__ = ["HybridPackager", "PatternPackager"]
 
@@ -46,8 +46,8 @@ class PatternPackager(Packager):
                 file = lying(os.path.join(base, name), name)
                 if excluded(name, self.exclude):
                     by_pattern += 1
-                elif file and file.link is not None and leaves(os.path.join(os.path.dirname(name), file.link)):
-                    left.append(f"{name} (a link that leaves it: {file.link})")
+                elif file and (line := leaving(file)):
+                    left.append(line)
                 elif file:
                     files[name] = file
         if by_pattern:
