@@ -74,11 +74,13 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from nemorun_docker import DockerExecutor as DockerExecutor
     from nemorun_env import EnvVars as EnvVars
     from nemorun_git import GitArchivePackager as GitArchivePackager
     from nemorun_git import HybridPackager as HybridPackager
     from nemorun_git import PatternPackager as PatternPackager
     from nemorun_local import LocalExecutor as LocalExecutor
+    from nemorun_slurm import SlurmExecutor as SlurmExecutor
     from nemorun_torchrun import Torchrun as Torchrun
 
     from nemorun_core.contracts.backend import Backend as Backend
