@@ -44,6 +44,7 @@ _NAMES = {
     "Script": "model.task",
     "Secret": "model.secret",
     "State": "model.state",
+    "Stopping": "contracts.stopping",
     "StoreError": "errors",
     "Submission": "contracts.backend",
     "Task": "model.task",
@@ -117,6 +118,7 @@ if TYPE_CHECKING:
     from nemorun_core.contracts.witness import read_outcome as read_outcome
     from nemorun_core.contracts.witness import read_rank as read_rank
     from nemorun_core.contracts.witness import shim_argv as shim_argv
+    from nemorun_core.contracts.stopping import Stopping as Stopping
     from nemorun_core.errors import Defect as Defect
     from nemorun_core.errors import ExperimentFailed as ExperimentFailed
     from nemorun_core.errors import NemorunError as NemorunError

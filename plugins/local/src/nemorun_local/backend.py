@@ -27,6 +27,7 @@ from nemorun_core import (
     ReasonKind,
     Rejected,
     Secret,
+    Stopping,
     Submission,
     UsageError,
     base_path,
@@ -54,7 +55,6 @@ from nemorun_local.watch import Watch
 
 __all__ = ["LocalBackend"]
 
-_SECOND_TERM_SECONDS = 1.0
 _CLAIM_SECONDS = 5.0
 _HOST = "127.0.0.1"
 
@@ -64,18 +64,13 @@ class _Job:
     """An attempt that this backend started or adopted.
 
     Attributes:
-        due: when something has to be done next, on the monotonic clock; None: nothing.
-        terms: how many polite signals were sent so far; -1 once it was killed.
-        stop_at: when it is to be killed.
+        stopping: what it is to be sent and when, on the monotonic clock.
         missing: ranks were not started, because the driver that meant to start them died.
     """
 
     submission: Submission
     members: list[LocalMember]
-    due: float | None = None
-    terms: int = 0
-    stop_at: float = 0.0
-    timed_out: bool = False
+    stopping: Stopping
     missing: bool = False
 
     @property
@@ -189,13 +184,15 @@ class LocalBackend(Backend):
 
     def _keep(self, job: Submission, members: list[LocalMember]) -> Handle:
         handle = job.key.slug()
-        kept = _Job(job, members)
-        kept.missing = any(not rank.pid and rank.ended is None for member in members for rank in member.ranks)
+        expires = None
         timeouts = [executor.timeout_seconds for executor in job.executors if executor.timeout_seconds is not None]
         if timeouts:
             begun = max((rank.started for member in members for rank in member.ranks), default=0.0)
-            kept.due = time.monotonic() + min(timeouts) - (time.time() - begun if begun else 0.0)
+            expires = time.monotonic() + min(timeouts) - (time.time() - begun if begun else 0.0)
             self._timed.add(handle)
+        grace = max(executor.grace_seconds for executor in job.executors)
+        kept = _Job(job, members, Stopping(grace, expires))
+        kept.missing = any(not rank.pid and rank.ended is None for member in members for rank in member.ranks)
         self._jobs[handle] = kept
         self._by_key[job.key] = handle
         self._running.add(handle)
@@ -274,9 +271,10 @@ class LocalBackend(Backend):
         for rank in job.alive:
             if self._watch.has_ended(rank.pid):
                 self._end(handle, job, rank)
-        if job.due is not None and time.monotonic() >= job.due and job.alive:
-            self._act(job)
-        observation = Observation(members=tuple(member.observe(timed_out=job.timed_out) for member in job.members))
+        if job.alive:
+            self._stop([job])
+        timed_out = job.stopping.expired
+        observation = Observation(members=tuple(member.observe(timed_out=timed_out) for member in job.members))
         if not job.alive:
             self._running.discard(handle)
             self._timed.discard(handle)
@@ -287,7 +285,7 @@ class LocalBackend(Backend):
         pid = rank.pid
         del self._owners[pid]
         if rank.finish(self._watch.reap(pid)):
-            if job.terms and not job.alive:
+            if job.stopping.begun and not job.alive:
                 end_all(_mark(job.submission.key), [])
             elif rank.was_killed or rank.has_leftovers():
                 end_all(None, [], session=pid)
@@ -296,31 +294,13 @@ class LocalBackend(Backend):
         else:
             rank.finish(None)
 
-    def _act(self, job: _Job) -> None:
-        """Do what is due: a time-out, the second polite signal, or the kill."""
+    @staticmethod
+    def _stop(jobs: Collection[_Job]) -> None:
+        """Send what is due to each of them."""
         moment = time.monotonic()
-        if job.terms == 0:
-            job.timed_out = True
-            self._stop([job])
-        elif job.terms > 0 and moment >= job.stop_at:
-            _signal([(job.submission.key, job.alive)], signal.SIGKILL)
-            job.terms = -1
-            job.due = moment + _SECOND_TERM_SECONDS
-        elif job.terms == 1:
-            _signal([(job.submission.key, job.alive)], signal.SIGTERM)
-            job.terms = 2
-            job.due = job.stop_at
-        else:  # killed, and still there: processes made in between
-            _signal([(job.submission.key, job.alive)], signal.SIGKILL)
-            job.due = moment + _SECOND_TERM_SECONDS
-
-    def _stop(self, jobs: Sequence[_Job]) -> None:
-        """Send the first polite signal, and say when the next is due."""
-        _signal([(job.submission.key, job.alive) for job in jobs], signal.SIGTERM)
-        for job in jobs:
-            job.terms = 1
-            job.stop_at = time.monotonic() + max(executor.grace_seconds for executor in job.submission.executors)
-            job.due = min(time.monotonic() + _SECOND_TERM_SECONDS, job.stop_at)
+        signals = [(job, job.stopping.next(moment)) for job in jobs]
+        for name, number in (("TERM", signal.SIGTERM), ("KILL", signal.SIGKILL)):
+            _signal([(job.submission.key, job.alive) for job, due in signals if due == name], number)
 
     def cancel(self, handles: Collection[Handle]) -> None:
         """Send TERM to every process of these jobs, again after 1 s, and KILL after the grace."""
@@ -328,18 +308,19 @@ class LocalBackend(Backend):
         for job in jobs.values():
             if job.missing:
                 _abandon(job)
-        polite = {handle: job for handle, job in jobs.items() if job.alive and job.terms == 0}
-        self._stop(list(polite.values()))
-        self._timed.update(polite)
+        alive = {handle: job for handle, job in jobs.items() if job.alive}
+        for job in alive.values():
+            job.stopping.begin(time.monotonic())
+        self._stop(alive.values())
+        self._timed.update(alive)
 
     def kill(self, handles: Collection[Handle]) -> None:
         """Send KILL to every process of these jobs."""
         jobs = {handle: self._jobs[handle] for handle in handles if handle in self._jobs}
         alive = {handle: job for handle, job in jobs.items() if job.alive}
-        _signal([(job.submission.key, job.alive) for job in alive.values()], signal.SIGKILL)
         for job in alive.values():
-            job.terms = -1
-            job.due = time.monotonic() + _SECOND_TERM_SECONDS
+            job.stopping.hurry(time.monotonic())
+        self._stop(alive.values())
         self._timed.update(alive)
 
     def wait(self, handles: Collection[Handle], timeout_seconds: float) -> Collection[Handle]:
@@ -347,12 +328,12 @@ class LocalBackend(Backend):
         if self._noticed:
             timeout_seconds = 0
         moment = time.monotonic()
-        dues = [due for handle in self._timed if (due := self._jobs[handle].due) is not None]
+        dues = [due for handle in self._timed if (due := self._jobs[handle].stopping.due) is not None]
         ended = self._watch.wait(min([timeout_seconds, *(max(0.0, due - moment) for due in dues)]))
         changed = {self._owners[pid] for pid in ended if pid in self._owners} | self._noticed
         self._noticed.clear()
         moment = time.monotonic()
-        changed.update(handle for handle in self._timed if (self._jobs[handle].due or moment + 1) <= moment)
+        changed.update(handle for handle in self._timed if (self._jobs[handle].stopping.due or moment + 1) <= moment)
         return changed
 
     def wake(self) -> None:
