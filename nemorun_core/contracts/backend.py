@@ -181,4 +181,11 @@ class Backend(abc.ABC):
         """End a `wait` that another thread is in, or the next one, early."""
 
     def release(self, handles: Collection[Handle]) -> None:  # noqa: B027 - most schedulers forget by themselves
-        """Remove what is left of finished jobs on the scheduler; called after their logs and outcome are safe here."""
+        """Remove what is left of finished jobs on the scheduler; called after their logs and outcome are safe here.
+
+        May be repeated, also for what is gone by now. Where `Capabilities.release` is declared, a new driver finds and
+        releases again what the one before may not have released.
+
+        Raises:
+            TransientError: the scheduler did not answer; the engine asks again.
+        """

@@ -22,6 +22,7 @@ __all__ = [
     "Lost",
     "Observed",
     "Refused",
+    "Released",
     "Submitted",
     "Warned",
     "Withdrawn",
@@ -44,11 +45,18 @@ class Intended(NamedTuple):
 
 
 class Submitted(NamedTuple):
-    """The backend took an attempt, or was found to have taken it."""
+    """The backend took an attempt, or was found to have taken it; `remains`: it leaves something there."""
 
     job: str
     attempt: int
     handle: str
+    remains: bool = False
+
+
+class Released(NamedTuple):
+    """Nothing is left of these ended attempts on their scheduler."""
+
+    attempts: tuple[tuple[str, int], ...]
 
 
 class Refused(NamedTuple):
@@ -102,11 +110,11 @@ class Warned(NamedTuple):
     text: str
 
 
-Event = Driven | Intended | Submitted | Refused | Delayed | Withdrawn | Observed | Lost | Asked | Warned
+Event = Driven | Intended | Submitted | Released | Refused | Delayed | Withdrawn | Observed | Lost | Asked | Warned
 
 _KINDS: Mapping[str, type[Event]] = {
     kind.__name__.lower(): kind
-    for kind in (Driven, Intended, Submitted, Refused, Delayed, Withdrawn, Observed, Lost, Asked, Warned)
+    for kind in (Driven, Intended, Submitted, Released, Refused, Delayed, Withdrawn, Observed, Lost, Asked, Warned)
 }
 _MEMBER_FIELDS = tuple(field.name for field in attrs.fields(MemberObservation))
 _COMPACT = json.JSONEncoder(separators=(",", ":")).encode
@@ -127,7 +135,8 @@ def dump(event: Event, time: str, epoch: int) -> str:
     """Return the journal's line for an event, without its newline. Hand-written: a line is written for each change."""
     line: dict[str, object] = {"event": type(event).__name__.lower(), "time": time, "epoch": epoch}
     for name in event._fields:
-        line[name] = _plain(getattr(event, name))
+        if (value := getattr(event, name)) is not False:
+            line[name] = _plain(value)
     return _COMPACT(line)
 
 

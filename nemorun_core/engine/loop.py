@@ -189,6 +189,8 @@ class Engine:
                 self._ready.append(job)
         for worker, attempts in doubted.items():
             worker.adopt(attempts)
+        for job, attempt, handle in self.graph.remains():
+            self._worker(job).clear([((job.id, attempt), handle)])
         self._take_requests()
         self._flush()
         self._dispatch()
@@ -233,7 +235,7 @@ class Engine:
         actions, self._todo = self._todo, []
         cancels: dict[Worker, list[str]] = {}
         withdrawals: dict[Worker, list[tuple[str, int]]] = {}
-        releases: dict[Worker, list[str]] = {}
+        releases: dict[Worker, list[tuple[tuple[str, int], str]]] = {}
         for act, job in actions:
             if act is Act.TELL:
                 self._told[job.id] = job
@@ -245,15 +247,16 @@ class Engine:
                 pause = min(_FIRST_RETRY_SECONDS * 2 ** (job.attempt - 1), _LAST_RETRY_SECONDS)
                 self._retries.append((time.monotonic() + pause, job))
             elif act is Act.RELEASE and job.retired is not None:
-                releases.setdefault(self._worker(job), []).append(job.retired)
+                attempt, handle = job.retired
+                releases.setdefault(self._worker(job), []).append(((job.id, attempt), handle))
             elif act is Act.CANCEL and job.handle is not None:
                 cancels.setdefault(self._worker(job), []).append(job.handle)
         for worker, handles in cancels.items():
             worker.cancel(handles)
         for worker, attempts in withdrawals.items():
             worker.withdraw(attempts)
-        for worker, handles in releases.items():
-            worker.release(handles)
+        for worker, ended in releases.items():
+            worker.release(ended)
 
     def _flush(self, *, sync: bool = False) -> bool:
         """Write what was recorded; a disk that refuses holds up new submissions, and is asked again."""

@@ -42,7 +42,7 @@ def look(definition: Definition, folder: Folder, registry: Registry) -> View:
         UsageError: a plugin that is needed to look is not installed.
     """
     view = read_view(definition, folder)
-    waiting = any(job.intended for job in view.graph.resume())
+    waiting = any(job.intended for job in view.graph.resume()) or bool(view.graph.remains())
     if not waiting and not (view.graph.open and Requests(folder.requests).files()):
         return view
     if driver_lives(folder):

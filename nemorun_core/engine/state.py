@@ -20,6 +20,7 @@ from nemorun_core.engine.events import (
     Lost,
     Observed,
     Refused,
+    Released,
     Submitted,
     Withdrawn,
 )
@@ -53,7 +54,8 @@ class Job:
         retries: further attempts after failures of the program, and as many again after failures around it.
         retry_on: kinds of reason that are retried; empty: all that may pass, but LOST.
         failures: how often it failed by itself, and how often by what is around it.
-        retired: the handle of the attempt before, to be released.
+        retired: the attempt that ended last, and its handle, to be released.
+        remaining: attempts that leave something on their scheduler, with their handles, until they are released.
     """
 
     definition: JobDefinition
@@ -74,7 +76,8 @@ class Job:
     retries: int = 0
     retry_on: frozenset[str] = frozenset()
     failures: tuple[int, int] = (0, 0)
-    retired: str | None = None
+    retired: tuple[int, str] | None = None
+    remaining: tuple[tuple[int, str], ...] = ()
 
     @property
     def id(self) -> str:
@@ -116,6 +119,15 @@ class Graph:
         """Yield the jobs that a new driver has to look after: ready, in doubt, or on a backend."""
         return (job for job in self.jobs.values() if job.waiting == 0 and not job.state.is_final)
 
+    def remains(self) -> list[tuple[Job, int, str]]:
+        """Return the ended attempts that may still have something on their scheduler, with their handles."""
+        return [
+            (job, attempt, handle)
+            for job in self.jobs.values()
+            for attempt, handle in job.remaining
+            if job.state.is_final or attempt != job.attempt
+        ]
+
     def is_news(self, event: Event) -> bool:
         """Whether an event says anything that is not known."""
         if isinstance(event, Submitted):
@@ -146,6 +158,10 @@ class Graph:
         elif isinstance(event, Withdrawn):
             for name, attempt in event.attempts:
                 self._withdraw(self.jobs[name], attempt, time, actions)
+        elif isinstance(event, Released):
+            for name, attempt in event.attempts:
+                job = self.jobs[name]
+                job.remaining = tuple(one for one in job.remaining if one[0] != attempt)
         elif isinstance(event, Asked):
             for name in event.jobs:
                 self._ask(self.jobs[name], event.reason, time, actions)
@@ -160,6 +176,8 @@ class Graph:
             job.intended = True
             if job.handle is None:
                 job.handle = event.handle
+                if event.remains:
+                    job.remaining += ((job.attempt, event.handle),)
                 if not job.members:
                     self._move(job, State.PENDING, None, actions)
                 if job.asked:
@@ -260,14 +278,15 @@ class Graph:
         job.failures = (own, around + 1) if reason.kind in _AROUND else (own + 1, around)
         if max(job.failures) > job.retries:
             return False
+        if job.handle is not None:
+            job.retired = (job.attempt, job.handle)
+            actions.append((Act.RELEASE, job))
         job.attempt += 1
-        job.retired, job.handle = job.handle, None
+        job.handle = None
         job.members, job.incarnation, job.verdict, job.intended, job.started = (), 0, None, False, None
         self._move(
             job, State.PENDING, Reason(ReasonKind.WAITING, f"for attempt {job.attempt}, after {reason}"), actions
         )
-        if job.retired is not None:
-            actions.append((Act.RELEASE, job))
         actions.append((Act.RETRY, job))
         return True
 
@@ -297,7 +316,7 @@ class Graph:
         self.open -= 1
         actions.append((Act.TELL, job))
         if job.handle is not None:
-            job.retired = job.handle
+            job.retired = (job.attempt, job.handle)
             actions.append((Act.RELEASE, job))
         return job
 

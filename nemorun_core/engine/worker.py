@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from nemorun_core.contracts.backend import Backend, Submission
 from nemorun_core.contracts.executor import Executor
 from nemorun_core.contracts.observation import UNKNOWN, Accepted, Answer, Deferred, Handle, Observation, Rejected
-from nemorun_core.engine.events import Delayed, Event, Lost, Observed, Refused, Submitted, Warned, Withdrawn
+from nemorun_core.engine.events import Delayed, Event, Lost, Observed, Refused, Released, Submitted, Warned, Withdrawn
 from nemorun_core.errors import NemorunError, TransientError, UsageError
 from nemorun_core.model.key import Key
 from nemorun_core.model.state import Reason, ReasonKind
@@ -70,13 +70,15 @@ class Worker(threading.Thread):
         self._backend: Backend | None = None
         self._stopping = False
         self._commands: deque[tuple[str, object]] = deque()
-        # Attempts to offer, first those already built; attempts that may be there; handles to poll, cancel, release.
+        # Attempts to offer, first those already built; attempts that may be there; handles to poll and cancel; ended
+        # attempts to release, of this connection and of drivers before.
         self._built: deque[Submission] = deque()
         self._offers: deque[Attempt] = deque()
         self._doubts: dict[Attempt, Handle | None] = {}
         self._watched: dict[Handle, _Watched] = {}
         self._cancels: dict[Handle, bool] = {}
-        self._releases: list[Handle] = []
+        self._releases: dict[Attempt, Handle] = {}
+        self._remains: dict[Attempt, Handle] = {}
         self._changed: set[Handle] = set()
         self._held_back = False
         self._pause = _FIRST_PAUSE
@@ -110,9 +112,13 @@ class Worker(threading.Thread):
         """Give back attempts that are not taken yet; each is answered by `Withdrawn` or by `Submitted`."""
         self._command("withdraw", set(attempts))
 
-    def release(self, handles: Iterable[Handle]) -> None:
+    def release(self, attempts: Iterable[tuple[Attempt, Handle]]) -> None:
         """Forget finished attempts, here and on the scheduler."""
-        self._command("release", list(handles))
+        self._command("release", list(attempts))
+
+    def clear(self, attempts: Iterable[tuple[Attempt, Handle]]) -> None:
+        """Release attempts that ended under a driver before, which may have done it."""
+        self._command("clear", list(attempts))
 
     def stop(self) -> None:
         """End the thread after the call it is in, and close the backend."""
@@ -169,6 +175,7 @@ class Worker(threading.Thread):
             self._settle(str(error))
         except Overtaken:  # what is left is the other driver's to do
             self._releases.clear()
+            self._remains.clear()
             self._stopping = True
         except Exception as error:  # whatever a plugin raises is the plugin's
             self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
@@ -209,7 +216,10 @@ class Worker(threading.Thread):
             elif name == "withdraw":
                 self._withdraw(argument)  # type: ignore[arg-type]
             elif name == "release":
-                self._releases.extend(argument)  # type: ignore[arg-type]
+                self._releases.update(argument)  # type: ignore[call-overload]
+            elif name == "clear":
+                self._remains.update(argument)  # type: ignore[call-overload]
+                self._adopted = True
             else:
                 self._stopping = True
 
@@ -236,15 +246,24 @@ class Worker(threading.Thread):
             self._cancels.clear()
         if self._changed:
             self._poll(backend)
+        self._let_go(backend)
+
+    def _let_go(self, backend: Backend) -> None:
+        """Release what has ended; what a driver before left is found first, so that this connection knows it."""
+        if self._remains:
+            backend.find([self._build(*attempt) for attempt in self._remains])
+            self._releases.update(self._remains)
+            self._remains.clear()
         if self._releases:
-            backend.release(self._releases)
+            backend.release(list(self._releases.values()))
+            if self._able.release:
+                self._report([Released(tuple(self._releases))])
             self._releases.clear()
 
     def _release(self, backend: Backend) -> None:
-        """Release what ended last, once: nobody is left to ask again."""
+        """Release what ended last, once: nobody is left to ask again but the next driver."""
         try:
-            if self._releases:
-                backend.release(self._releases)
+            self._let_go(backend)
         except Exception as error:  # whatever a plugin raises is the plugin's
             self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
 
@@ -268,7 +287,7 @@ class Worker(threading.Thread):
             known = found.get(submission.key) or handle
             if known is not None:
                 self._watch(known, submission)
-                events.append(Submitted(*name, known))
+                events.append(Submitted(*name, known, self._able.release))
             elif self._submits and name not in self._withdrawn:
                 self._built.append(submission)
                 self._held_back = False
@@ -329,7 +348,7 @@ class Worker(threading.Thread):
             self._built.remove(job)
         if isinstance(answer, Accepted):
             self._watch(answer.handle, job)
-            self._report([Submitted(name, attempt, answer.handle)])
+            self._report([Submitted(name, attempt, answer.handle, self._able.release)])
         else:
             self._report([Refused(name, attempt, answer.reason)])
 

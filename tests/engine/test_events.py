@@ -31,7 +31,8 @@ members = st.builds(
 KINDS = {
     "Driven": st.builds(module.Driven, text, st.integers(1)),
     "Intended": st.builds(module.Intended, attempts),
-    "Submitted": st.builds(module.Submitted, text, st.integers(0), text),
+    "Submitted": st.builds(module.Submitted, text, st.integers(0), text, st.booleans()),
+    "Released": st.builds(module.Released, attempts),
     "Refused": st.builds(module.Refused, text, st.integers(0), reasons),
     "Delayed": st.builds(module.Delayed, attempts, reasons),
     "Withdrawn": st.builds(module.Withdrawn, attempts),

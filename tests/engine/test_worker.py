@@ -421,7 +421,7 @@ def test_a_finished_job_is_released_and_asked_about_no_more(driven):
     driven.expect(Submitted("a", 0, "handle of a"))
     driven.end("a")
     driven.expect(Observed("a", 0, 0, (ended(),)))
-    driven.worker.release(["handle of a"])
+    driven.worker.release([(("a", 0), "handle of a")])
     driven.until(lambda: "release" in driven.scheduler.calls)
     before = driven.scheduler.calls.count("poll")
     driven.submit("b")
@@ -432,7 +432,7 @@ def test_a_finished_job_is_released_and_asked_about_no_more(driven):
 def test_what_ended_last_is_released_before_the_thread_ends(driven):
     driven.start().submit("a")
     driven.expect(Submitted("a", 0, "handle of a"))
-    driven.worker.release(["handle of a"])
+    driven.worker.release([(("a", 0), "handle of a")])
     driven.worker.stop()
     driven.worker.join(5)
     assert driven.scheduler.calls.count("release") == 1
@@ -442,7 +442,7 @@ def test_a_last_release_that_fails_is_said_and_hurts_nothing(driven):
     driven.start().submit("a")
     driven.expect(Submitted("a", 0, "handle of a"))
     driven.scheduler.scripts["release"] = [fail(TransientError("busy"))]
-    driven.worker.release(["handle of a"])
+    driven.worker.release([(("a", 0), "handle of a")])
     driven.worker.stop()
     driven.worker.join(5)
     [warning] = driven.of(Warned)

@@ -101,6 +101,7 @@ def shown(result: Simulation) -> dict[str, Any]:
         "attempts": result.attempts,
         "logs": dict(sorted(result.logs.items())),
         "left": result.left,
+        "unreleased": result.unreleased,
     }
 
 

@@ -92,6 +92,7 @@ class SimulatedExecutor(Executor):
             timeout=True,
             separate_stderr=True,
             fetch=True,
+            release=True,
             poll_interval_seconds=5.0 if self.poll_seconds is None else self.poll_seconds,
         )
 

@@ -177,6 +177,19 @@ class LawE4(LawsBase):
         kit.open_gate()
         assert [member.exit_code for member in kit.end(handle).members] == [3, 4]
 
+    def test_e4_a_release_may_be_repeated_by_the_next_driver(self, kit: Kit) -> None:
+        """One that was killed may or may not have released before."""
+        job = kit.make("exit 3")
+        handle = kit.take(job)
+        kit.end(handle)
+        kit.backend.release([handle])
+        kit.reopen()
+        kit.find(job)
+        for _ in range(2):
+            kit.backend.release([handle])
+        seen = kit.poll(handle)
+        assert not seen.members or seen.members[0].exit_code == 3, f"a released job became {seen}"
+
     def test_e4_a_release_makes_nothing_run_again(self, kit: Kit) -> None:
         """What is released may be unknown, or as it was."""
         handle = kit.start("exit 3")

@@ -25,7 +25,7 @@ class SpoolExecutor(run.Executor):
     folder: str = attrs.field(validator=attrs.validators.matches_re("/.*"))
 
     def capabilities(self) -> run.Capabilities:
-        return run.Capabilities(runs_on_this_machine=True, shares_files=True, poll_interval_seconds=0.2)
+        return run.Capabilities(runs_on_this_machine=True, shares_files=True, release=True, poll_interval_seconds=0.2)
 
     def connection(self) -> str:
         return self.folder
