@@ -94,7 +94,7 @@ def _task(target: str, arguments: tuple[str, ...], executor: Executor) -> Task:
             hint="Name a script, or a function as FILE.py:FUNCTION. You are in " + os.getcwd(),
         )
     if target.endswith(".py"):
-        shared = executor.capabilities().shares_files
+        shared = executor.capabilities().shares_python
         python = executor.python or (sys.executable if shared else "python3")
         return nemorun.Script(target, args=list(arguments), entrypoint=python)
     return nemorun.Script(target, args=list(arguments))

@@ -17,6 +17,7 @@ class Capabilities:
         runs_on_this_machine: jobs end with this machine, and are cancelled when the foreground is interrupted.
         shares_files: jobs see this machine's file system under the same paths; logs and records appear in the job's
             folder by themselves, and the engine does not fetch them.
+        own_image: jobs run in an image of their own: this machine's Python and its packages are not there.
         group: how members of a group are placed; None: groups are refused. "atomic": all or none. "together": created
             at once, all withdrawn and retried where not all run in `placement_timeout_seconds`.
         wait: `Backend.wait` ends early when something changed, so that no poll interval is needed.
@@ -33,6 +34,7 @@ class Capabilities:
 
     runs_on_this_machine: bool = False
     shares_files: bool = False
+    own_image: bool = False
     group: Literal["atomic", "together"] | None = None
     wait: bool = False
     timeout: bool = False
@@ -43,3 +45,8 @@ class Capabilities:
     signals: frozenset[str] = frozenset()
     largest_batch: int | None = None
     poll_interval_seconds: float = 5.0
+
+    @property
+    def shares_python(self) -> bool:
+        """Whether this machine's interpreter, and what it imports from, are there under the same paths."""
+        return self.shares_files and not self.own_image

@@ -41,7 +41,8 @@ class Executor:
         launcher: what wraps the command, such as "torchrun": a launcher, or its name for one of defaults.
         packager: what ships files to where the job runs: a packager, or its name for one of defaults; None: nothing.
         outputs: glob patterns (`**` for any depth) of files that `sync` brings, relative to the folder the job runs in.
-        python: interpreter of Python tasks; None: this one where the file system is shared, else "python3".
+        python: interpreter of Python tasks; None: this one where the file system is shared and no image used, else
+            "python3".
         separate_stderr: give standard error a stream of its own, `err`.
         grace_seconds: time between the polite signal and the kill.
         lost_after_seconds: how long a job may be unknown to its scheduler before it is LOST.

@@ -94,7 +94,7 @@ class Builder:
 
     def _member(self, job: JobDefinition, attempt: int, index: int, executors: Sequence[Executor]) -> Member:
         executor = executors[index]
-        shared = executor.capabilities().shares_files
+        shared = executor.capabilities().shares_python
         cwd, python_path = self._definition.cwd, self._definition.python_path
         folders: tuple[str, ...] = ()
         if job.bundles and job.bundles[index]:

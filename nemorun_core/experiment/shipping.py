@@ -41,7 +41,7 @@ class Shipping:
             UsageError: with what is missing, and what would bring it.
         """
         packager = executor.packager
-        shared = executor.capabilities().shares_files
+        shared = executor.capabilities().shares_python
         if not isinstance(packager, Packager):
             if not shared:
                 self._check_modules(job, record, None, shared)
