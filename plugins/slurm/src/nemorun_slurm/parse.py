@@ -1,0 +1,295 @@
+"""What squeue(1), sacct(1) and sbatch(1) print, as values: rows of jobs, their states and reasons, refusals.
+
+Rows are delimited by a control character, and free text stands in the middle of a row, so that a job's name, which may
+hold anything, cannot shift the others. Times are asked for in UTC: run the commands with `TZ=UTC`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import attrs
+
+from nemorun_core import Deferred, Reason, ReasonKind, Rejected, State, TransientError
+from nemorun_slurm.reasons import end_reason, waiting_reason
+
+__all__ = [
+    "SACCT_FORMAT",
+    "SQUEUE_FORMAT",
+    "QueueRow",
+    "observe_state",
+    "parse_sacct",
+    "parse_squeue",
+    "refusal",
+    "submitted_id",
+]
+
+_MARK = "\x1f"
+_SQUEUE_FIELDS = (
+    "JobID", "JobArrayID", "State", "Reason", "exit_code", "RestartCnt", "SubmitTime", "StartTime", "EndTime",
+    "HetJobID", "HetJobOffset", "Name", "NodeList",
+)  # fmt: skip
+_SACCT_FIELDS = ("JobIDRaw", "JobID", "State", "ExitCode", "Submit", "Start", "End", "JobName", "NodeList")
+
+# Without a width, but with a suffix, squeue prints each field whole.
+SQUEUE_FORMAT: tuple[str, ...] = (
+    "--me",
+    "--noheader",
+    "--states=all",
+    "--Format=" + ",".join(f"{name}:{_MARK}" for name in _SQUEUE_FIELDS),
+)
+"""Arguments of squeue that ask for all jobs of the user that slurmctld still knows, finished ones as well."""
+
+SACCT_FORMAT: tuple[str, ...] = (
+    "--duplicates",
+    "--noheader",
+    "--parsable2",
+    f"--delimiter={_MARK}",
+    f"--format={','.join(_SACCT_FIELDS)}",
+)
+"""Arguments of sacct that ask for jobs, their steps and their earlier incarnations; `--jobs` or `--name` is added."""
+
+_HEAD = re.compile(rf"^[0-9]+(?:\.[a-z0-9]+|[+][0-9]+)*{_MARK}", re.MULTILINE)
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
+_STATES = {  # squeue and sacct are asked for long words; these are short for them, or only newer ones
+    "CA": "CANCELLED", "CD": "COMPLETED", "CF": "CONFIGURING", "CG": "COMPLETING", "F": "FAILED", "NF": "NODE_FAIL",
+    "OOM": "OUT_OF_MEMORY", "PD": "PENDING", "PR": "PREEMPTED", "R": "RUNNING", "S": "SUSPENDED", "TO": "TIMEOUT",
+}  # fmt: skip
+_WAITING = frozenset(
+    {
+        "CONFIGURING", "PENDING", "POWER_UP_NODE", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD",
+        "SPECIAL_EXIT",
+    }
+)  # fmt: skip
+_RUNNING = frozenset(
+    {
+        "COMPLETING", "EXPEDITING", "RESIZING", "RUNNING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED",
+        "UPDATE_DB",
+    }
+)  # fmt: skip
+
+
+@attrs.frozen(kw_only=True)
+class QueueRow:
+    """One incarnation of one job, or one component of a heterogeneous job, as Slurm told it.
+
+    Attributes:
+        job_id: the number by which Slurm knows it, always a plain one.
+        shown_id: as Slurm shows it: "12", "12_3" for a task of an array, "12+1" for a component.
+        name: the job's name; free text.
+        state: Slurm's long word: "RUNNING", "CANCELLED", "OUT_OF_MEMORY".
+        reason: Slurm's word for why it waits or how it ended; "" where there is none.
+        exit_code, signal: how the batch script ended; None: not yet, or not known. sacct before 25.11 takes 128 off
+            exit codes above, so that they are witnesses of success and failure and of nothing else.
+        restarts: how often it was started again.
+        submitted, started, ended, expected_start: ISO 8601 UTC with milliseconds; None: not yet, or not known.
+        nodes: where it runs or ran, as a list of Slurm's; "" while it waits.
+        het_job, het_offset: the number of the heterogeneous job whose component it is, and which one; None: of none.
+        array_job: the number of the array that it is a task of; None: of none.
+        out_of_memory: a step of it was killed for its memory.
+    """
+
+    job_id: str
+    shown_id: str
+    name: str
+    state: str
+    reason: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    restarts: int = 0
+    submitted: str | None = None
+    started: str | None = None
+    ended: str | None = None
+    expected_start: str | None = None
+    nodes: str = ""
+    het_job: str | None = None
+    het_offset: int | None = None
+    array_job: str | None = None
+    out_of_memory: bool = False
+
+
+def parse_squeue(text: str) -> list[QueueRow]:
+    """Return the jobs that squeue printed when asked with `SQUEUE_FORMAT`, in its order.
+
+    Raises:
+        TransientError: a row that cannot be read.
+    """
+    rows = []
+    for record in _records(text):
+        fields = _split(record.removesuffix(_MARK), len(_SQUEUE_FIELDS), _SQUEUE_FIELDS.index("Name"))
+        job_id, shown, state, reason, status, restarts, submitted, start, end, het, offset, name, nodes = fields
+        word = _state(state)
+        waits = word in _WAITING
+        over = word not in _WAITING | _RUNNING
+        wait_status = int(status) if status.isdigit() else 0
+        rows.append(
+            QueueRow(
+                job_id=job_id,
+                shown_id=shown,
+                name=name,
+                state=word,
+                reason="" if reason in ("None", "N/A") else reason,
+                exit_code=wait_status >> 8 if over else None,
+                signal=wait_status & 0x7F or None,
+                restarts=int(restarts) if restarts.isdigit() else 0,
+                submitted=_time(submitted),
+                started=None if waits else _time(start),
+                ended=_time(end) if over else None,
+                expected_start=_time(start) if waits else None,
+                nodes=_nodes(nodes),
+                het_job=het if het.isdigit() and het != "0" else None,
+                het_offset=int(offset) if het.isdigit() and het != "0" and offset.isdigit() else None,
+                array_job=shown.partition("_")[0] if "_" in shown else None,
+            )
+        )
+    return rows
+
+
+def parse_sacct(text: str) -> list[QueueRow]:
+    """Return the jobs that sacct printed when asked with `SACCT_FORMAT`: for each, its incarnations from the first on.
+
+    Raises:
+        TransientError: a row that cannot be read.
+    """
+    found: dict[str, list[QueueRow]] = {}
+    for record in _records(text):
+        fields = _split(record, len(_SACCT_FIELDS), _SACCT_FIELDS.index("JobName"))
+        raw, shown, state, ended_with, submitted, start, end, name, nodes = fields
+        number, _, step = raw.partition(".")
+        incarnations = found.setdefault(number, [])
+        if step:
+            if incarnations and _state(state) == "OUT_OF_MEMORY":
+                incarnations[-1] = attrs.evolve(incarnations[-1], out_of_memory=True)
+            continue
+        word = _state(state)
+        code, _, signal = ended_with.partition(":")
+        over = word not in _WAITING | _RUNNING or word == "REQUEUED"
+        shared, _, offset = shown.partition("+")
+        incarnations.append(
+            QueueRow(
+                job_id=number,
+                shown_id=shown,
+                name=name,
+                state=word,
+                reason=state.partition(" ")[2],
+                exit_code=int(code) if over and code.isdigit() else None,
+                signal=int(signal) or None if over and signal.isdigit() else None,
+                restarts=len(incarnations),
+                submitted=_time(submitted),
+                started=_time(start),
+                ended=_time(end),
+                nodes=_nodes(nodes),
+                het_job=shared if offset else None,
+                het_offset=int(offset) if offset.isdigit() else None,
+                array_job=shown.partition("_")[0] if "_" in shown else None,
+                out_of_memory=word == "OUT_OF_MEMORY",
+            )
+        )
+    return [row for incarnations in found.values() for row in incarnations]
+
+
+def observe_state(row: QueueRow) -> tuple[State, Reason | None]:
+    """Return what a row says by itself of the job it is of, with the reason for it; records of the job may know better.
+
+    A state that this version of ours does not know counts as RUNNING: it is no evidence of an end.
+    """
+    if row.state in _WAITING:
+        return State.PENDING, waiting_reason(row.state, row.reason, row.expected_start)
+    if row.state == "COMPLETED":
+        return State.SUCCEEDED, None
+    reason = end_reason("OUT_OF_MEMORY" if row.out_of_memory else row.state, row.reason, row.exit_code, row.signal)
+    if row.state in _RUNNING or reason is None:
+        return State.RUNNING, None
+    return (State.CANCELLED if row.state in ("CANCELLED", "REVOKED") else State.FAILED), reason
+
+
+def submitted_id(printed: str) -> str:
+    """Return the job's number that `sbatch --parsable` printed: `<number>` or `<number>;<cluster>`.
+
+    Raises:
+        TransientError: it printed something else; the job may have been taken all the same.
+    """
+    lines = printed.strip().splitlines()
+    number = lines[-1].partition(";")[0].strip() if lines else ""
+    if not number.isdigit():
+        raise TransientError(f"expected a job's number from sbatch, found {printed[:200]!r}.")
+    return number
+
+
+def refusal(stderr: str, returncode: int) -> Rejected | Deferred | None:
+    """Return how sbatch refused a job; None where it is not sure that it did, so that the job has to be looked for.
+
+    Sure is a limit or a fault that slurmctld or sbatch's own reader names. A connection that broke, a sbatch that was
+    killed, and words that are not known are not.
+    """
+    if returncode <= 0 or returncode >= 126:
+        return None
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    said = [re.sub(r"^sbatch: (?:error: |fatal: )?", "", line) for line in lines if line.startswith("sbatch: ")]
+    if not said:
+        return None
+    words = "; ".join(dict.fromkeys(said))
+    if _BROKEN.search(words):
+        return None
+    if _LIMIT.search(words):
+        return Deferred(Reason(ReasonKind.LIMIT, words))
+    return Rejected(Reason(ReasonKind.REJECTED, words))
+
+
+# What slurm_errno.c has for communication, authentication and a busy slurmctld; none of it says that there is no job.
+_BROKEN = re.compile(
+    r"unable to contact slurm|timed out|connection (?:refused|failure|reset|error)|communication|transport endpoint"
+    r"|zero bytes|authenticat|credential|munge|backup controller|standby|unable to (?:establish|resolve)|unknown host"
+    r"|no route|could not establish a configuration|unexpected message|protocol|header lengths|message (?:send|receive)"
+    r"|controller (?:is )?not|shutdown|broken pipe|interrupted|message corrupt|internal|i/o error",
+    re.IGNORECASE,
+)
+_LIMIT = re.compile(
+    r"resource temporarily unavailable|temporarily unable to accept|qosmaxsubmit|assocmaxsubmit|assocgrpsubmit|submit"
+    r" limit|maxjobcount|too many jobs|job violates accounting/qos policy \(job submit limit|rate limit|try again later"
+    r"|insufficient space|no space left",
+    re.IGNORECASE,
+)
+
+
+def _records(text: str) -> Iterator[str]:
+    """Yield the rows of a table. A row goes on to the next line that begins like one: names may hold line feeds."""
+    starts = [match.start() for match in _HEAD.finditer(text)]
+    for start, stop in zip(starts, [*starts[1:], len(text)], strict=True):
+        yield text[start:stop].removesuffix("\n")
+
+
+def _split(record: str, count: int, free: int) -> list[str]:
+    """Return the fields of a row, of which the one at `free` may hold the mark itself."""
+    parts = record.split(_MARK)
+    if len(parts) < count:
+        raise TransientError(f"a row of Slurm's cannot be read: expected {count} fields, found {record[:200]!r}.")
+    after = count - free - 1
+    tail = parts[len(parts) - after :]
+    return [*(part.strip() for part in parts[:free]), _MARK.join(parts[free : len(parts) - after]), *tail]
+
+
+def _state(text: str) -> str:
+    """Return the long word of a state: `CANCELLED by 1000` is CANCELLED, `OUT_OF_ME+` is OUT_OF_MEMORY."""
+    word = text.partition(" ")[0].upper()
+    if word.endswith("+"):
+        word = next((known for known in sorted(_KNOWN) if known.startswith(word[:-1])), word[:-1])
+    return _STATES.get(word, word)
+
+
+_KNOWN = (
+    _WAITING
+    | _RUNNING
+    | {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
+    | {"PREEMPTED", "REVOKED", "TIMEOUT"}
+)
+
+
+def _time(text: str) -> str | None:
+    return f"{text}.000Z" if _TIME.fullmatch(text) else None
+
+
+def _nodes(text: str) -> str:
+    text = text.strip()
+    return "" if text in ("None assigned", "(null)", "None", "N/A") else text
