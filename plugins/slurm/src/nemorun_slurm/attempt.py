@@ -1,0 +1,222 @@
+"""`Attempt`: one attempt of a job as this connection knows it, and what its records and Slurm's word say together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import attrs
+
+from nemorun_core import (
+    UNKNOWN,
+    MemberObservation,
+    Observation,
+    Reason,
+    ReasonKind,
+    State,
+    Submission,
+    base_path,
+    ended_member,
+    iso_time,
+    rank_suffix,
+    read_rank,
+)
+from nemorun_core.contracts.witness import RankWitness
+from nemorun_slurm.parse import QueueRow, observe_state
+
+__all__ = ["Attempt", "Word"]
+
+_MOST_INCARNATIONS = 10_000
+_DUPLICATE = 125  # what a shim says that finds its start taken
+# What a record cannot know: the program was ended for this.
+_OVERRIDING = frozenset(
+    {ReasonKind.OUT_OF_MEMORY, ReasonKind.TIMEOUT, ReasonKind.NODE_FAILURE, ReasonKind.PREEMPTED, ReasonKind.IMAGE}
+)
+
+
+class Word(NamedTuple):
+    """What Slurm said of an attempt.
+
+    Attributes:
+        rows: of its own jobs, each by id and name: one, or more where a submission was accepted late.
+        known: Slurm was asked after the submission, and accounting as well where it was needed: what is not in `rows`
+            is not there.
+    """
+
+    rows: Sequence[QueueRow]
+    known: bool
+
+    @property
+    def live(self) -> list[QueueRow]:
+        """The rows that are not over."""
+        return [row for row in self.rows if not observe_state(row)[0].is_final]
+
+    @property
+    def final(self) -> QueueRow | None:
+        """The row that says how it ended: not that of a duplicate, which ran nothing."""
+        over = [row for row in self.rows if observe_state(row)[0].is_final]
+        return min(over, key=lambda row: (row.exit_code == _DUPLICATE, -row.restarts), default=None)
+
+
+class _Ranks(NamedTuple):
+    """The records of one member's ranks."""
+
+    witnesses: Sequence[RankWitness]
+
+    @property
+    def claimed(self) -> bool:
+        return any(witness.claimed or witness.outcome for witness in self.witnesses)
+
+    @property
+    def whole(self) -> bool:
+        """Whether each rank has claimed its start."""
+        return all(witness.claimed for witness in self.witnesses)
+
+    @property
+    def over(self) -> bool:
+        return all(witness.outcome for witness in self.witnesses)
+
+    @property
+    def started(self) -> str | None:
+        moments = [witness.started for witness in self.witnesses if witness.started]
+        return iso_time(min(moments)) if moments else None
+
+    @property
+    def ended(self) -> str | None:
+        moments = [witness.ended for witness in self.witnesses if witness.ended]
+        return iso_time(max(moments)) if moments else None
+
+    @property
+    def host(self) -> str | None:
+        return next((witness.start.host for witness in self.witnesses if witness.start), None)
+
+    def end(self) -> MemberObservation:
+        outcomes = [witness.outcome for witness in self.witnesses]
+        return ended_member(outcomes, started=self.started, ended=self.ended, host=self.host)
+
+    def run(self) -> MemberObservation:
+        return MemberObservation(state=State.RUNNING, started=self.started, host=self.host)
+
+
+@attrs.define(eq=False)
+class Attempt:
+    """What this connection knows of an attempt.
+
+    Attributes:
+        job: as it was submitted; `name` is its name in Slurm.
+        ids: of Slurm's jobs that are surely ours: by our own answer, or since their script holds the key.
+        submitted: when it was taken, in POSIX seconds of this machine; 0.0 where another connection did it.
+        changed: when something new was last seen, on the monotonic clock.
+        incarnation: the newest that has a record.
+        seen: what was said last; `over` once that is final and stays.
+        timed_out: it was stopped because its `timeout_seconds` were over.
+        terms, due, stop_at: how far its cancellation is, on the monotonic clock; -1 once it was killed.
+    """
+
+    job: Submission
+    name: str
+    ids: set[str] = attrs.field(factory=set)
+    submitted: float = 0.0
+    changed: float = 0.0
+    incarnation: int = 0
+    seen: Observation = UNKNOWN
+    over: bool = False
+    timed_out: bool = False
+    terms: int = 0
+    due: float | None = None
+    stop_at: float = 0.0
+
+    @property
+    def record(self) -> str:
+        """Path of the file on this machine that holds the ids, a line each."""
+        return os.path.join(self.job.folder, f"{self.job.key.attempt}.slurm")
+
+    def read(self) -> list[_Ranks]:
+        """Read the records of the newest incarnation that has any. Raises OSError."""
+        while self.incarnation < _MOST_INCARNATIONS and any(
+            ranks.claimed for ranks in self._records(self.incarnation + 1)
+        ):
+            self.incarnation += 1
+        return self._records(self.incarnation)
+
+    def _records(self, incarnation: int) -> list[_Ranks]:
+        found = []
+        for index, executor in enumerate(self.job.executors):
+            base = base_path(self.job.folder, self.job.key.attempt, incarnation, index)
+            found.append(_Ranks([read_rank(base, rank_suffix(rank)) for rank in range(executor.ranks())]))
+        return found
+
+    @property
+    def claimed(self) -> bool:
+        """Whether any rank has started."""
+        return any(ranks.claimed for ranks in self.read())
+
+    def observe(self, word: Word) -> Observation:
+        """Put together what the records say and what Slurm said before they were read.
+
+        A program's end is its outcome's; why it ended may be Slurm's. It is final when Slurm has let go of the job, or
+        at once where every member succeeded. Raises OSError.
+        """
+        members = self.read()
+        restarts = max((row.restarts for row in word.live), default=0)
+        if restarts > self.incarnation:
+            return self._by_row(word.live, restarts)
+        claimed = any(ranks.claimed for ranks in members)
+        if word.live or not word.known:
+            if not claimed:
+                return self._by_row(word.live, self.incarnation)
+            return Observation(members=self._alive(members), incarnation=self.incarnation)
+        if word.final is None and not all(ranks.over for ranks in members):
+            return UNKNOWN
+        return Observation(
+            members=tuple(self._dead(ranks, word.final) for ranks in members), incarnation=self.incarnation
+        )
+
+    def _by_row(self, live: Sequence[QueueRow], incarnation: int) -> Observation:
+        """What is seen before the first record of an incarnation."""
+        if not live:
+            waiting = Reason(ReasonKind.WAITING, "Slurm was not asked yet, or does not answer")
+            pending = MemberObservation(state=State.PENDING)
+            return Observation(members=(pending,) * len(self.job.members), incarnation=incarnation, reason=waiting)
+        row = max(live, key=lambda row: row.restarts)
+        _, reason = observe_state(row)
+        # An allocation is no start: until a record says so, nothing runs.
+        member = MemberObservation(state=State.PENDING)
+        return Observation(members=(member,) * len(self.job.members), incarnation=incarnation, reason=reason)
+
+    def _alive(self, members: Sequence[_Ranks]) -> tuple[MemberObservation, ...]:
+        """Say how members stand while Slurm holds the job: one that ended is final, but the last of them only where
+        all succeeded, since Slurm may start the job again."""
+        seen = [
+            ranks.end() if ranks.over else ranks.run() if ranks.claimed else MemberObservation(state=State.PENDING)
+            for ranks in members
+        ]
+        settled = all(member.state is State.SUCCEEDED and not member.signals for member in seen)
+        if all(member.state.is_final for member in seen) and not settled:
+            last = max(range(len(seen)), key=lambda index: (seen[index].ended or "", index))
+            seen[last] = members[last].run()
+        return tuple(seen)
+
+    def _dead(self, ranks: _Ranks, final: QueueRow | None) -> MemberObservation:
+        """Say how a member ended of which Slurm holds nothing any more."""
+        state, reason = observe_state(final) if final is not None else (State.FAILED, None)
+        overriding = reason if reason is not None and reason.kind in _OVERRIDING else None
+        if self.timed_out:
+            overriding = Reason(ReasonKind.TIMEOUT)
+        if not ranks.claimed and final is not None:
+            return MemberObservation(
+                state=state,
+                exit_code=final.exit_code,
+                reason=reason,
+                started=final.started if state is not State.CANCELLED else None,
+                ended=final.ended,
+            )
+        member = ranks.end()
+        if member.ended is None and final is not None:
+            member = attrs.evolve(member, ended=final.ended)
+        if member.state is State.FAILED and overriding is not None:
+            return attrs.evolve(member, reason=overriding)
+        if not ranks.over and state is State.CANCELLED:
+            return attrs.evolve(member, state=State.CANCELLED, reason=None)
+        return member

@@ -1,0 +1,422 @@
+"""`SlurmBackend`: submits, finds, watches and ends jobs of one cluster, here or through a tunnel."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import cast
+
+from nemorun_core import (
+    UNKNOWN,
+    Accepted,
+    Answer,
+    Backend,
+    Document,
+    Handle,
+    Key,
+    Observation,
+    Reason,
+    ReasonKind,
+    Rejected,
+    Secret,
+    Submission,
+    TransientError,
+    UsageError,
+    iso_time,
+)
+from nemorun_slurm.attempt import Attempt, Word
+from nemorun_slurm.commands import Result
+from nemorun_slurm.executor import SlurmExecutor
+from nemorun_slurm.files import files_of
+from nemorun_slurm.parse import QueueRow, observe_state, refusal, submitted_id
+from nemorun_slurm.queue import Queue, Snapshot
+from nemorun_slurm.quoting import comment
+from nemorun_slurm.script import KEY_MARK, batch_script, job_name, secrets_text
+from nemorun_slurm.tunnel import Tunnel
+
+__all__ = ["SlurmBackend"]
+
+_SUBMIT_SECONDS = 60.0
+_CANCEL_SECONDS = 30.0
+_SECOND_TERM_SECONDS = 1.0
+_AGAIN_SECONDS = 5.0
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 60.0
+_PART_OF_AGE = 6.0
+
+
+class SlurmBackend(Backend):
+    """One connection to one cluster. A handle is the name of an attempt's job in Slurm, with a digest of its key.
+
+    Whether a job of that name is ours is said by the id that `sbatch` gave us, which stands beside the job's records,
+    or by the script that Slurm holds, whose second line has the full key. An id alone is never believed: a cluster
+    that lost its memory gives ids out again.
+    """
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+        self._commands = tunnel.open()
+        self._files = files_of(tunnel, self._commands)
+        self._queue = Queue(self._commands, self._identity)
+        self._attempts: dict[Handle, Attempt] = {}
+        self._keys: dict[str, str] = {}  # id and name of a job to the key in its script
+
+    def _identity(self) -> object:
+        conf = os.environ.get("SLURM_CONF", "") if self._tunnel.shares_files else ""
+        return (self._tunnel.connection(), conf)
+
+    def close(self) -> None:
+        """End the connection; jobs go on."""
+        self._queue.close()
+        self._commands.close()
+
+    def render(self, job: Submission) -> Sequence[Document]:
+        """Return the batch script, byte for byte, and the files of the members where the cluster will see them."""
+        layout = self._files.layout(job)
+        documents = [Document(f"{_name(job)}.sbatch", self._script(job))]
+        for member in self._files.localised(job).members:
+            for name, content in member.files.items():
+                text = content.decode("utf-8", "backslashreplace")
+                documents.append(Document(os.path.join(layout.folder, name), text))
+        return documents
+
+    def _script(self, job: Submission) -> str:
+        secrets = self._files.secrets(job) if _sources(job) is not None else None
+        return batch_script(self._files.localised(job), self._files.layout(job), secrets=secrets)
+
+    # Submitting.
+
+    def submit(self, jobs: Sequence[Submission]) -> Iterator[tuple[Key, Answer]]:
+        """Look for the jobs first, then give each that is not there to sbatch, in order."""
+        unknown = [job for job in jobs if _name(job) not in self._attempts]
+        taken = self._look_for(unknown) if unknown else {}
+        refused: dict[Key, Rejected] = {}
+        scripts: dict[Key, str] = {}
+        sent: list[tuple[Submission, str | None]] = []
+        for job in unknown:
+            if _name(job) in self._attempts or job.key in scripts:
+                continue
+            if job.key in taken:
+                said = f"Slurm's job {taken[job.key]} has the name {_name(job)!r} and another key"
+                refused[job.key] = Rejected(Reason(ReasonKind.REJECTED, said))
+                continue
+            try:
+                scripts[job.key] = self._script(job)
+                sent.append((job, secrets_text(job) or None))
+            except (UsageError, ValueError) as error:
+                refused[job.key] = Rejected(Reason(ReasonKind.REJECTED, str(error)))
+        if sent:
+            try:
+                self._files.send(sent)
+            except OSError as error:
+                raise TransientError(f"{error.filename} cannot be written: {error.strerror}.") from None
+        for job in jobs:
+            if _name(job) in self._attempts:
+                yield job.key, Accepted(_name(job))
+            elif job.key in refused:
+                yield job.key, refused[job.key]
+            else:
+                yield job.key, self._sbatch(job, scripts[job.key])
+
+    def _sbatch(self, job: Submission, script: str) -> Answer:
+        result = self._commands.run(
+            ["sbatch", "--parsable"],
+            stdin=script.encode("utf-8", "surrogateescape"),
+            without=_sources(job) or (),
+            timeout_seconds=_SUBMIT_SECONDS,
+        )
+        if result.returncode != 0:
+            answer = refusal(result.error, result.returncode)
+            if answer is None:
+                raise TransientError(f"sbatch gave no answer: {_last(result)}")
+            if isinstance(answer, Rejected):
+                self._files.forget_secrets([job])
+            return answer
+        attempt = self._keep(job)
+        attempt.submitted = time.time()
+        self._remember(attempt, submitted_id(result.out.decode("utf-8", "replace")))
+        return Accepted(attempt.name)
+
+    def _keep(self, job: Submission) -> Attempt:
+        name = _name(job)
+        attempt = self._attempts.get(name)
+        if attempt is None:
+            attempt = self._attempts[name] = Attempt(job, name, changed=time.monotonic())
+        return attempt
+
+    def _remember(self, attempt: Attempt, job_id: str) -> None:
+        """Write down that an id is ours; on a full disk the script says so again."""
+        if job_id in attempt.ids:
+            return
+        attempt.ids.add(job_id)
+        with contextlib.suppress(OSError), open(attempt.record, "a", encoding="utf-8") as stream:
+            stream.write(f"{job_id} {attempt.job.key}\n")
+
+    # Finding.
+
+    def find(self, jobs: Collection[Submission]) -> Mapping[Key, Handle]:
+        """Return the jobs that left a record, or that Slurm holds with our key in their script: one squeue for all."""
+        unknown = [job for job in jobs if _name(job) not in self._attempts]
+        if unknown:
+            self._look_for(unknown)
+        return {job.key: _name(job) for job in jobs if _name(job) in self._attempts}
+
+    def _look_for(self, jobs: Sequence[Submission]) -> Mapping[Key, str]:
+        """Take up the jobs that are there; return those whose name a live job of another key has, and its id."""
+        snapshot = self._queue.jobs(time.time())
+        self._files.refresh([job for job in jobs if os.path.isdir(job.folder)])
+        foreign: dict[Key, str] = {}
+        for job in jobs:
+            attempt = Attempt(job, _name(job), changed=time.monotonic())
+            attempt.ids = _recorded(attempt)
+            for row in snapshot.rows.get(attempt.name, ()):
+                if not self._is_ours(attempt, row) and not observe_state(row)[0].is_final:
+                    foreign[job.key] = row.job_id
+            if attempt.ids or attempt.claimed:
+                self._attempts[attempt.name] = attempt
+                foreign.pop(job.key, None)
+        return foreign
+
+    def _is_ours(self, attempt: Attempt, row: QueueRow) -> bool:
+        """Whether a job of our name is ours: known by its id, or by the key in its script, which is asked for once."""
+        if row.name != attempt.name:
+            return False
+        if row.job_id in attempt.ids:
+            return True
+        known = f"{row.job_id} {row.name}"
+        if known not in self._keys:
+            result = self._commands.run(
+                ["scontrol", "write", "batch_script", row.job_id, "-"], timeout_seconds=_CANCEL_SECONDS
+            )
+            if result.returncode != 0 and "Unable to contact" in result.error:
+                raise TransientError(f"scontrol gave no answer: {_last(result)}")
+            mark = f"# {KEY_MARK} "
+            lines = result.out.decode("utf-8", "replace").splitlines()
+            self._keys[known] = next((line for line in lines if line.startswith(mark)), "")
+        if self._keys[known] != _key_line(attempt.job.key):
+            return False
+        self._remember(attempt, row.job_id)
+        return True
+
+    # Watching.
+
+    def poll(self, handles: Collection[Handle]) -> Mapping[Handle, Observation]:
+        """Ask squeue once, and sacct once for those that it does not show; then read the records."""
+        asked = {handle: self._attempts[handle] for handle in handles if handle in self._attempts}
+        open_ones = [attempt for attempt in asked.values() if not attempt.over]
+        if open_ones or len(asked) < len(set(handles)):
+            self._look(open_ones, strangers=len(asked) < len(set(handles)))
+        return {handle: asked[handle].seen if handle in asked else UNKNOWN for handle in handles}
+
+    def _look(self, attempts: Sequence[Attempt], *, strangers: bool) -> None:
+        snapshot = self._queue.jobs(time.time() - (0.0 if strangers else self._interval(attempts)))
+        rows = {attempt.name: self._rows(attempt, snapshot) for attempt in attempts}
+        words = self._words(attempts, rows, snapshot)
+        self._files.refresh([attempt.job for attempt in attempts if _is_worth_a_look(attempt, words[attempt.name])])
+        ended: list[Submission] = []
+        try:
+            for attempt in attempts:
+                seen = attempt.observe(words[attempt.name])
+                if seen != attempt.seen:
+                    attempt.seen, attempt.changed = seen, time.monotonic()
+                if _is_over(seen):
+                    attempt.over = True
+                    ended.append(attempt.job)
+        except OSError as error:
+            raise TransientError(f"{error.filename} cannot be read: {error.strerror}.") from None
+        with_secrets = [job for job in ended if _sources(job) is not None]
+        if with_secrets:
+            self._files.forget_secrets(with_secrets)
+        self._attend([attempt for attempt in attempts if not attempt.over], words)
+
+    def _interval(self, attempts: Sequence[Attempt]) -> float:
+        """Return how old an answer may be: a second where something has just happened, a minute where nothing does."""
+        age = time.monotonic() - max((attempt.changed for attempt in attempts), default=0.0)
+        return min(max(_SHORTEST_SECONDS, age / _PART_OF_AGE), _LONGEST_SECONDS)
+
+    def _rows(self, attempt: Attempt, snapshot: Snapshot) -> list[QueueRow]:
+        return [row for row in snapshot.rows.get(attempt.name, ()) if self._is_ours(attempt, row)]
+
+    def _words(
+        self, attempts: Sequence[Attempt], rows: Mapping[str, list[QueueRow]], snapshot: Snapshot
+    ) -> dict[str, Word]:
+        """Ask accounting about those that left the queue, and put together what Slurm said of each."""
+        leavers = [attempt for attempt in attempts if not rows[attempt.name] and attempt.submitted <= snapshot.asked]
+        ids = {job_id: attempt.name for attempt in leavers for job_id in attempt.ids}
+        answered = True
+        if ids:
+            try:
+                newer_than = time.time() - self._interval(leavers)
+                for row in self._queue.ended(ids.keys(), newer_than) or ():
+                    name = ids.get(row.job_id)
+                    # A row that is not final is a job that slurmctld forgot, and tells nothing.
+                    if name is not None and row.name == name and observe_state(row)[0].is_final:
+                        rows[name].append(row)
+            except TransientError:
+                answered = False  # no witness: what the records say holds, and nothing else is concluded
+        left = {attempt.name for attempt in leavers} if answered else set()
+        return {name: Word(found, known=bool(found) or name in left) for name, found in rows.items()}
+
+    # Ending.
+
+    def cancel(self, handles: Collection[Handle]) -> None:
+        """Take back what waits; send TERM to the steps of what runs, again after 1 s, and KILL after the grace."""
+        attempts = [attempt for attempt in self._open(handles) if attempt.terms == 0]
+        if attempts:
+            self._stop(attempts, self._fresh_rows(attempts))
+
+    def kill(self, handles: Collection[Handle]) -> None:
+        """Send KILL to the steps of what runs, and end the jobs."""
+        attempts = self._open(handles)
+        if attempts:
+            rows = self._fresh_rows(attempts)
+            self._kill([row for found in rows.values() for row in found])
+            for attempt in attempts:
+                attempt.terms, attempt.due = -1, time.monotonic() + _AGAIN_SECONDS
+
+    def _open(self, handles: Collection[Handle]) -> list[Attempt]:
+        known = [self._attempts[handle] for handle in handles if handle in self._attempts]
+        return [attempt for attempt in known if not attempt.over]
+
+    def _fresh_rows(self, attempts: Sequence[Attempt]) -> dict[str, list[QueueRow]]:
+        snapshot = self._queue.jobs(time.time())
+        return {attempt.name: Word(self._rows(attempt, snapshot), known=True).live for attempt in attempts}
+
+    def _stop(self, attempts: Sequence[Attempt], rows: Mapping[str, Sequence[QueueRow]]) -> None:
+        """Send the first polite signal, and say when the next is due."""
+        self._files.refresh([attempt.job for attempt in attempts])
+        told: list[str] = []
+        taken_back: list[str] = []
+        for attempt in attempts:
+            started = attempt.claimed
+            for row in rows[attempt.name]:
+                (told if started and row.state == "RUNNING" else taken_back).append(row.job_id)
+        self._scancel(taken_back)
+        self._scancel(told, "--signal=TERM")
+        now = time.monotonic()
+        for attempt in attempts:
+            attempt.terms = 1
+            attempt.stop_at = now + max(executor.grace_seconds for executor in attempt.job.executors)
+            attempt.due = min(now + _SECOND_TERM_SECONDS, attempt.stop_at)
+            attempt.changed = now
+
+    def _kill(self, rows: Sequence[QueueRow]) -> None:
+        """End every process of these jobs at once. Slurm itself would first be polite for its KillWait."""
+        running = [row for row in rows if row.state == "RUNNING"]
+        self._scancel([f"{row.job_id}.{step}" for row in running for step in self._steps(row)], "--signal=KILL")
+        self._scancel([row.job_id for row in rows])
+
+    def _steps(self, row: QueueRow) -> range:
+        attempt = self._attempts.get(row.name)
+        return range(len(attempt.job.members) if attempt else 0)
+
+    def _attend(self, attempts: Sequence[Attempt], words: Mapping[str, Word]) -> None:
+        """Do what is due: a time-out, the second polite signal, the kill; and end what came after its cancellation."""
+        now = time.monotonic()
+        late = [attempt for attempt in attempts if attempt.terms == 0 and _is_over_its_time(attempt)]
+        if late:
+            for attempt in late:
+                attempt.timed_out = True
+            self._stop(late, self._fresh_rows(late))
+        due = [attempt for attempt in attempts if attempt.due is not None and now >= attempt.due]
+        if not due:
+            return
+        rows = self._fresh_rows(due)
+        again, dead = [], []
+        for attempt in due:
+            if now >= attempt.stop_at:
+                dead += rows[attempt.name]
+                attempt.terms, attempt.due = -1, now + _AGAIN_SECONDS
+            else:
+                again += [row.job_id for row in rows[attempt.name] if row.state == "RUNNING"]
+                attempt.terms, attempt.due = 2, attempt.stop_at
+        self._scancel(again, "--signal=TERM")
+        self._kill(dead)
+
+    def _scancel(self, ids: Sequence[str], *options: str) -> None:
+        """Signal or end jobs or steps, by their ids: those of a row that was seen to be ours just now."""
+        if not ids:
+            return
+        result = self._commands.run(["scancel", *options, *ids], timeout_seconds=_CANCEL_SECONDS)
+        if result.returncode != 0 and not _is_gone(result):
+            raise TransientError(f"scancel gave no answer: {_last(result)}")
+
+    # Reading.
+
+    def read_log(self, handle: Handle, member: int, stream: str, offset: int, limit: int) -> bytes:
+        """Return a part of a stream of the newest incarnation that has a record."""
+        attempt = self._attempts.get(handle)
+        if attempt is None:
+            return b""
+        name = f"{attempt.job.key.attempt}.{attempt.incarnation}.{member}.{stream}"
+        return self._files.read(attempt.job, name, offset, limit)
+
+    def fetch(self, handle: Handle, member: int, patterns: Sequence[str], to: str) -> None:
+        """Copy outputs from where the member ran."""
+        job = self._attempts[handle].job
+        self._files.fetch(self._files.localised(job).members[member].cwd, patterns, to)
+
+    def release(self, handles: Collection[Handle]) -> None:
+        """Forget finished jobs here. Slurm forgets by itself; secrets went when the end was seen."""
+        for handle in handles:
+            if handle in self._attempts and self._attempts[handle].over:
+                del self._attempts[handle]
+
+
+def _name(job: Submission) -> str:
+    return job_name(job.key, cast("SlurmExecutor", job.executors[0]).job_name_prefix)
+
+
+def _key_line(key: Key) -> str:
+    """Return the line of a script that holds a key."""
+    return comment(f"{KEY_MARK} {key}")
+
+
+def _recorded(attempt: Attempt) -> set[str]:
+    """Read the ids that were written down for this key."""
+    try:
+        with open(attempt.record, encoding="utf-8") as stream:
+            pairs = [line.rstrip("\n").partition(" ") for line in stream if line.endswith("\n")]
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise TransientError(f"{error.filename} cannot be read: {error.strerror}.") from None
+    return {job_id for job_id, _, key in pairs if key == str(attempt.job.key)}
+
+
+def _sources(job: Submission) -> list[str] | None:
+    """Return the variables of this process that a job's secrets come from; None where it has no secrets."""
+    secrets = [value for member in job.members for value in member.environment.values() if isinstance(value, Secret)]
+    return [secret.name for secret in secrets if secret.source == "env"] if secrets else None
+
+
+def _is_over(seen: Observation) -> bool:
+    return bool(seen.members) and all(member.state.is_final for member in seen.members)
+
+
+def _is_worth_a_look(attempt: Attempt, word: Word) -> bool:
+    """Whether the cluster may have records that are not here: not while a job waits, nor once its one rank runs on."""
+    if word.live and all(row.state == "PENDING" for row in word.live):
+        return False
+    alone = len(attempt.job.members) == 1 and attempt.job.executors[0].ranks() == 1
+    return not (alone and word.live and attempt.claimed and all(row.state == "RUNNING" for row in word.live))
+
+
+def _is_over_its_time(attempt: Attempt) -> bool:
+    for member, executor in zip(attempt.seen.members, attempt.job.executors, strict=False):
+        limit = executor.timeout_seconds
+        runs = member.started is not None and not member.state.is_final
+        if runs and limit is not None and iso_time(time.time() - limit) >= member.started:
+            return True
+    return False
+
+
+def _is_gone(result: Result) -> bool:
+    """Whether scancel only says that there is nothing to end."""
+    said = result.error.splitlines()
+    return bool(said) and all("Invalid job id" in line or "already completing or completed" in line for line in said)
+
+
+def _last(result: Result) -> str:
+    return result.error.splitlines()[-1] if result.error else f"exit code {result.returncode}"

@@ -1,0 +1,184 @@
+"""`Queue`: what squeue and sacct say of a user's jobs on one cluster, asked once for all processes of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from nemorun_core import TransientError
+from nemorun_slurm.commands import Commands
+from nemorun_slurm.parse import SACCT_FORMAT, SQUEUE_FORMAT, QueueRow, parse_sacct, parse_squeue
+
+__all__ = ["Queue", "Snapshot"]
+
+_QUERY_SECONDS = 60.0
+_WANTED_SECONDS = 600.0
+_TICK_SECONDS = 0.01
+_CLOCK = {"TZ": "UTC", "LC_ALL": "C", "SLURM_TIME_FORMAT": "standard"}
+_NO_ACCOUNTING = "accounting storage is disabled"
+
+
+class Snapshot(NamedTuple):
+    """One answer of squeue: all jobs that slurmctld still knows, finished ones as well, by name.
+
+    `asked` is when the question was sent, in POSIX seconds of this machine: what was submitted later may be missing.
+    """
+
+    asked: float
+    rows: Mapping[str, Sequence[QueueRow]]
+
+
+class _Answer(NamedTuple):
+    asked: float
+    error: str
+    text: str
+    ids: Mapping[str, float]
+
+
+class Queue:
+    """Answers out of a file that all processes of this user on this machine share, and asks where that is too old.
+
+    While one asks, the others wait for its answer. A failed question is an answer too: it fails all who waited for it.
+
+    Args:
+        identity: names the cluster and how it is reached, at this moment; whoever has an equal one shares the answers.
+    """
+
+    def __init__(self, commands: Commands, identity: Callable[[], object]) -> None:
+        self._commands = commands
+        self._identity = identity
+        self._folder = ""
+        self._private: tempfile.TemporaryDirectory[str] | None = None
+        self._parsed = ("", Snapshot(0.0, {}))
+
+    def close(self) -> None:
+        """Remove what only this process used. May be called again."""
+        if self._private is not None:
+            self._private.cleanup()
+            self._private, self._folder = None, ""
+
+    def jobs(self, newer_than: float) -> Snapshot:
+        """Return what squeue says, by a question that was sent at `newer_than` or later.
+
+        Raises:
+            TransientError: slurmctld did not answer.
+        """
+        of, snapshot = self._parsed
+        path = self._path("squeue")
+        if of != path or not newer_than <= snapshot.asked <= time.time():
+            answer = self._shared(path, newer_than, None)
+            rows: dict[str, list[QueueRow]] = {}
+            for row in parse_squeue(answer.text):
+                rows.setdefault(row.name, []).append(row)
+            snapshot = Snapshot(answer.asked, rows)
+            self._parsed = (path, snapshot)
+        return snapshot
+
+    def ended(self, ids: Collection[str], newer_than: float) -> Sequence[QueueRow] | None:
+        """Return what sacct says of jobs that squeue does not show any more; None where nothing is accounted.
+
+        Raises:
+            TransientError: slurmdbd did not answer.
+        """
+        answer = self._shared(self._path("sacct"), newer_than, ids)
+        return None if _NO_ACCOUNTING in answer.error else parse_sacct(answer.text)
+
+    def _shared(self, path: str, newer_than: float, ids: Collection[str] | None) -> _Answer:
+        """Return the shared answer where it will do, else ask and share what was said."""
+        with _locked(path):
+            known = _read(path)
+            fresh = known is not None and newer_than <= known.asked <= time.time()
+            if known is None or not fresh or not known.ids.keys() >= set(ids or ()):
+                known = self._ask(known, ids)
+                _write(path, known)
+        if known.error and _NO_ACCOUNTING not in known.error:
+            raise TransientError(known.error)
+        return known
+
+    def _ask(self, known: _Answer | None, ids: Collection[str] | None) -> _Answer:
+        asked = time.time()
+        wanted: dict[str, float] = {}
+        command = "squeue" if ids is None else "sacct"
+        if ids is not None:
+            wanted = {name: until for name, until in (known.ids if known else {}).items() if until > asked}
+            wanted.update(dict.fromkeys(ids, asked + _WANTED_SECONDS))
+            argv = [command, *SACCT_FORMAT, "--jobs", ",".join(sorted(wanted))]
+        else:
+            argv = [command, *SQUEUE_FORMAT]
+        try:
+            result = self._commands.run(argv, environment=_CLOCK, timeout_seconds=_QUERY_SECONDS)
+        except TransientError as error:
+            return _Answer(asked, error.message, "", wanted)
+        if result.returncode != 0:
+            said = result.error.splitlines()[-1] if result.error else "it gave no reason"
+            return _Answer(asked, f"{command} failed with exit code {result.returncode}: {said}", "", wanted)
+        return _Answer(asked, "", result.out.decode("utf-8", "replace"), wanted)
+
+    def _path(self, command: str) -> str:
+        digest = hashlib.sha256(repr(self._identity()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        return os.path.join(self._place(), f"slurm-{digest}.{command}")
+
+    def _place(self) -> str:
+        """Return a folder of this user on this machine: a private one where somebody else has its name."""
+        if not self._folder:
+            folder = os.path.join(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"nemorun-{os.getuid()}")
+            with contextlib.suppress(OSError):
+                os.mkdir(folder, 0o700)
+            try:
+                facts = os.lstat(folder)
+                ours = facts.st_uid == os.getuid() and facts.st_mode & 0o170077 == 0o040000
+            except OSError:
+                ours = False
+            if not ours:
+                self._private = tempfile.TemporaryDirectory(prefix="nemorun-")
+                folder = self._private.name
+            self._folder = folder
+        return self._folder
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Hold the file of one command's answers: what asks the scheduler holds it until it has the answer."""
+    deadline = time.monotonic() + 2 * _QUERY_SECONDS
+    try:
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise TransientError(f"{error.filename} cannot be written: {error.strerror}.") from None
+    try:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TransientError(f"another process holds {path}.lock and does not answer.") from None
+                time.sleep(_TICK_SECONDS)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _read(path: str) -> _Answer | None:
+    """Read what was shared; None where there is nothing, or nothing whole."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            head = json.loads(stream.readline())
+            return _Answer(float(head["asked"]), str(head["error"]), stream.read(), dict(head["ids"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(path: str, answer: _Answer) -> None:
+    """Share an answer; on a full disk it is this process's alone."""
+    with contextlib.suppress(OSError):
+        with open(f"{path}.new", "w", encoding="utf-8") as stream:
+            head = {"asked": answer.asked, "error": answer.error, "ids": dict(answer.ids)}
+            stream.write(json.dumps(head) + "\n" + answer.text)
+        os.replace(f"{path}.new", path)

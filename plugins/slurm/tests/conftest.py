@@ -1,0 +1,59 @@
+"""The cluster of the tests that are marked `slurm`: the one that SLURM_CLUSTER names, see tests/clusters/slurm/up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `cluster`, which tests import by its plain name
+
+from slurm_cluster import Cluster, Wrapped, start_cluster
+
+# Read here: tests get a home and settings of their own.
+_FOLDER = os.environ.get("SLURM_CLUSTER", "")
+_REQUIRED = os.environ.get("NEMORUN_REQUIRE_ENGINES") == "1"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The running cluster; skips, or fails where NEMORUN_REQUIRE_ENGINES=1, if none answers."""
+    if _FOLDER and (found := Cluster(Path(_FOLDER))).conf.exists() and found.answers():
+        return found
+    why = "no Slurm cluster answers: tests/clusters/slurm/up --uts --ssh, then source the file that it names"
+    if _REQUIRED:
+        pytest.fail(why, pytrace=False)
+    pytest.skip(why)
+
+
+@pytest.fixture
+def own_cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Cluster]]:
+    """Start a cluster for one test alone, to be broken for good: `own_cluster("--acct", "none")`."""
+    import tempfile
+
+    from slurm_cluster import SCRIPTS
+
+    folders: list[str] = []
+
+    def start(*options: str) -> Cluster:
+        folder = tempfile.mkdtemp(prefix="nms")  # short, for the sockets below it
+        os.chmod(folder, 0o755)
+        folders.append(folder)
+        return start_cluster(Path(folder) / "c", "--gpus", "0", *options)
+
+    yield start
+    for folder in folders:
+        subprocess.run([str(SCRIPTS / "down"), f"{folder}/c", "--purge"], check=False, timeout=60, capture_output=True)
+        os.rmdir(folder)
+
+
+@pytest.fixture
+def wrapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wrapped:
+    """Commands that stand before Slurm's own."""
+    made = Wrapped(tmp_path / "wrapped")
+    monkeypatch.setenv("PATH", made.path)
+    return made

@@ -1,0 +1,165 @@
+"""SlurmExecutor keeps the laws, on a real cluster, here and through ssh."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+
+import pytest
+from nemorun_devkit import ExecutorLaws
+from nemorun_slurm import SlurmExecutor
+from slurm_cluster import Cluster, Wrapped, wait_until
+
+from nemorun_core import Document, Submission
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(180)]
+
+TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+LIMIT = (
+    "sbatch: error: QOSMaxSubmitJobPerUserLimit\n"
+    "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size "
+    "and/or time limits)"
+)
+
+
+class TestSlurmExecutor(ExecutorLaws):
+    patience_seconds = 60.0
+
+    @pytest.fixture(autouse=True)
+    def on_the_cluster(self, cluster: Cluster, monkeypatch, tmp_path_factory):
+        """Point Slurm's commands to the cluster, and what is kept in a home to one of the test's own."""
+        monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+        monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+    @pytest.fixture
+    def executor(self, cluster):
+        return SlurmExecutor(partition="main")
+
+    @pytest.fixture
+    def scheduler_down(self, cluster, tmp_path, monkeypatch):
+        """Nobody answers where slurmctld was."""
+
+        @contextlib.contextmanager
+        def down() -> Iterator[None]:
+            with cluster.unreachable(tmp_path) as conf, monkeypatch.context() as patch:
+                patch.setenv("SLURM_CONF", str(conf))
+                yield
+
+        return down
+
+    @pytest.fixture
+    def answer_lost(self, wrapped: Wrapped):
+        """sbatch gives the job to Slurm, and then does not hear from it in time."""
+
+        @contextlib.contextmanager
+        def lost() -> Iterator[None]:
+            wrapped.put("sbatch", f"real \"$@\" >/dev/null; echo '{TIMED_OUT}' >&2; exit 1")
+            yield
+            wrapped.drop(["sbatch"])
+
+        return lost
+
+    @pytest.fixture
+    def accepted_late(self, wrapped: Wrapped, cluster, tmp_path):
+        """slurmctld works through a submission when sbatch has given up."""
+
+        @contextlib.contextmanager
+        def late() -> Iterator[None]:
+            letters = tmp_path / "letters"
+            letters.mkdir()
+            wrapped.put("sbatch", f"cat >{letters}/$$; echo '{TIMED_OUT}' >&2; exit 1")
+            yield
+            wrapped.drop(["sbatch"])
+            for letter in sorted(letters.iterdir()):
+                cluster.run("sbatch", stdin=letter.read_text())
+
+        return late
+
+    @pytest.fixture
+    def scheduler_full(self, wrapped: Wrapped):
+        """A QOS allows no more jobs."""
+
+        @contextlib.contextmanager
+        def full() -> Iterator[None]:
+            wrapped.put("sbatch", f'cat >/dev/null; echo "{LIMIT}" >&2; exit 1')
+            yield
+            wrapped.drop(["sbatch"])
+
+        return full
+
+    @pytest.fixture
+    def restart_scheduler(self, cluster):
+        return cluster.restart
+
+    @pytest.fixture
+    def expire(self, wrapped: Wrapped, cluster):
+        """slurmctld and slurmdbd know the job no more."""
+        forgotten: list[str] = []
+
+        def forget(handle: str) -> None:
+            forgotten.extend(cluster.ids(handle))
+            pattern = "|".join(forgotten)
+            wrapped.drop(["squeue", "sacct"])
+            for name in ("squeue", "sacct"):
+                wrapped.put(name, f"real \"$@\" | grep -vE '^({pattern})[^0-9]'; exit 0")
+
+        return forget
+
+    @pytest.fixture
+    def requeue(self, cluster):
+        return lambda handle: cluster.run("scontrol", "requeue", *cluster.ids(handle))
+
+    @pytest.fixture
+    def namesake(self, cluster):
+        """Somebody called a job like ours."""
+        theirs: list[str] = []
+
+        def put(job: Submission) -> Callable[[], bool]:
+            found = cluster.run(
+                "sbatch", "--parsable", "-o", "/dev/null", "-J", job.key.slug(128), stdin="#!/bin/sh\nexec sleep 60\n"
+            ).strip()
+            theirs.append(found)
+            wait_until(lambda: cluster.state(found) == "RUNNING", "the namesake")
+            return lambda: cluster.state(found) == "RUNNING"
+
+        yield put
+        if theirs:
+            cluster.run("scancel", *theirs)
+
+    @pytest.fixture
+    def count_queries(self, cluster):
+        return cluster.queries
+
+    @pytest.fixture
+    def submitted_documents(self, cluster):
+        def read(job: Submission) -> list[Document]:
+            name = job.key.slug(128)
+            return [
+                Document(f"{name}.sbatch", cluster.run("scontrol", "write", "batch_script", *cluster.ids(name), "-"))
+            ]
+
+        return read
+
+    @pytest.fixture
+    def kept_by_scheduler(self, cluster):
+        """Scripts, and what Slurm shows of jobs. The environment of sbatch is not among it: `export` hands it over."""
+
+        def read() -> Iterable[bytes]:
+            yield cluster.run("scontrol", "show", "job", "-o").encode()
+            yield cluster.run("sacct", "-P", "-o", "ALL", "--starttime=now-1hour").encode()
+            yield from (path.read_bytes() for path in (cluster.folder / "state").rglob("script"))
+            yield from (path.read_bytes() for path in (cluster.folder / "spool").rglob("slurm_script"))
+            yield from (path.read_bytes() for path in (cluster.folder / "log").iterdir())
+
+        return read
+
+    @pytest.fixture
+    def refused_executor(self, executor):
+        return SlurmExecutor(partition="no-such-partition", tunnel=executor.tunnel)
+
+    @pytest.fixture
+    def unhonoured_executors(self, executor):
+        return [
+            SlurmExecutor(tunnel=executor.tunnel, **fields)
+            for fields in ({"nodes": 0}, {"signal": "INT@60"}, {"mem": "1G", "mem_per_cpu": "1G"}, {"time": "soon"})
+        ]
