@@ -111,6 +111,7 @@ if TYPE_CHECKING:
     from nemorun_core.contracts.plugin import Event as Event
     from nemorun_core.contracts.plugin import Plugin as Plugin
     from nemorun_core.contracts.plugin import PreparedJob as PreparedJob
+    from nemorun_core.contracts.stopping import Stopping as Stopping
     from nemorun_core.contracts.witness import base_path as base_path
     from nemorun_core.contracts.witness import ended_member as ended_member
     from nemorun_core.contracts.witness import pad_outcome as pad_outcome
@@ -118,7 +119,6 @@ if TYPE_CHECKING:
     from nemorun_core.contracts.witness import read_outcome as read_outcome
     from nemorun_core.contracts.witness import read_rank as read_rank
     from nemorun_core.contracts.witness import shim_argv as shim_argv
-    from nemorun_core.contracts.stopping import Stopping as Stopping
     from nemorun_core.errors import Defect as Defect
     from nemorun_core.errors import ExperimentFailed as ExperimentFailed
     from nemorun_core.errors import NemorunError as NemorunError

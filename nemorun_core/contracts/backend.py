@@ -152,10 +152,19 @@ class Backend(abc.ABC):
         """End these jobs at once, without grace; for a user who will not wait. By default `cancel`."""
         self.cancel(handles)
 
-    def read_log(self, handle: Handle, member: int, stream: str, offset: int, limit: int) -> bytes:
+    def read_log(self, handle: Handle, member: int, stream: str, offset: int, limit: int, incarnation: int) -> bytes:
         """Return at most `limit` bytes of a stream from `offset` on, b"" where there is nothing new (E8).
 
-        Not called where `shares_files` is declared: there the streams are files in the job's folder.
+        Not called where `shares_files` is declared: there the streams are files in the job's folder. Elsewhere the
+        engine asks for each stream of a running member after each poll, and for all of it before it says that the
+        job has ended; a backend that knows how much there is answers without asking the scheduler.
+
+        Args:
+            stream: `out` and, where it is apart, `err`; `out.r` and `err.r` of rank r > 0.
+            incarnation: whose stream; those of earlier ones are kept until `release`.
+
+        Raises:
+            TransientError: the scheduler did not answer.
         """
         raise NotImplementedError
 

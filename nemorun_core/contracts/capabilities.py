@@ -25,8 +25,8 @@ class Capabilities:
         separate_stderr: standard error can have a stream of its own.
         native_edges: edges can be handed to the scheduler.
         fetch: `Backend.fetch` brings outputs.
-        release: a job leaves something on the scheduler until `Backend.release`, so that a new driver releases again what
-            the one before may not have.
+        release: a job leaves something on the scheduler until `Backend.release`: a new driver releases again what the
+            one before may not have.
         signals: names, without SIG, that `Backend.signal` can send.
         largest_batch: most jobs in one `submit`; None for no bound.
         poll_interval_seconds: time between polls where `wait` is missing.

@@ -70,6 +70,11 @@ class Observation:
     incarnation: int = 0
     reason: Reason | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether every member is final."""
+        return bool(self.members) and all(member.state.is_final for member in self.members)
+
 
 UNKNOWN = Observation()
 """The scheduler answered, and does not know the handle."""

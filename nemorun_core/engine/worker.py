@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from nemorun_core.contracts.backend import Backend, Submission
 from nemorun_core.contracts.executor import Executor
 from nemorun_core.contracts.observation import UNKNOWN, Accepted, Answer, Deferred, Handle, Observation, Rejected
+from nemorun_core.engine.collecting import Collector
 from nemorun_core.engine.events import Delayed, Event, Lost, Observed, Refused, Released, Submitted, Warned, Withdrawn
 from nemorun_core.errors import NemorunError, TransientError, UsageError
 from nemorun_core.model.key import Key
@@ -61,6 +62,9 @@ class Worker(threading.Thread):
         super().__init__(name=f"nemorun {type(executor).__name__}", daemon=True)
         self._executor = executor
         self._able = executor.capabilities()
+        # An ended attempt whose log is not here yet must not be forgotten either.
+        self._remaining = self._able.release or not self._able.shares_files
+        self._logs = Collector()
         self._build = build
         self._report = report
         self._check = check
@@ -256,7 +260,7 @@ class Worker(threading.Thread):
             self._remains.clear()
         if self._releases:
             backend.release(list(self._releases.values()))
-            if self._able.release:
+            if self._remaining:
                 self._report([Released(tuple(self._releases))])
             self._releases.clear()
 
@@ -287,7 +291,7 @@ class Worker(threading.Thread):
             known = found.get(submission.key) or handle
             if known is not None:
                 self._watch(known, submission)
-                events.append(Submitted(*name, known, self._able.release))
+                events.append(Submitted(*name, known, self._remaining))
             elif self._submits and name not in self._withdrawn:
                 self._built.append(submission)
                 self._held_back = False
@@ -348,7 +352,7 @@ class Worker(threading.Thread):
             self._built.remove(job)
         if isinstance(answer, Accepted):
             self._watch(answer.handle, job)
-            self._report([Submitted(name, attempt, answer.handle, self._able.release)])
+            self._report([Submitted(name, attempt, answer.handle, self._remaining)])
         else:
             self._report([Refused(name, attempt, answer.reason)])
 
@@ -375,6 +379,8 @@ class Worker(threading.Thread):
     def _watch(self, handle: Handle, job: Submission) -> None:
         lost_after = max(executor.lost_after_seconds for executor in job.executors)
         self._watched.setdefault(handle, _Watched(job.key.job, job.key.attempt, len(job.members), lost_after))
+        if not self._able.shares_files:
+            self._logs.add(handle, job)
         self._changed.add(handle)
 
     def _poll(self, backend: Backend) -> None:
@@ -388,6 +394,7 @@ class Worker(threading.Thread):
             self._changed.update(asked)
             raise
         events: list[Event] = []
+        told: dict[Handle, Observation] = {}
         for handle in asked:
             watched = self._watched[handle]
             observation = seen.get(handle, UNKNOWN)
@@ -399,18 +406,36 @@ class Worker(threading.Thread):
                 continue
             watched.unknown_since = None
             self._unknown.discard(handle)
-            if observation != watched.last:
-                watched.last = observation
-                events.append(
-                    Observed(
-                        watched.job, watched.attempt, observation.incarnation, observation.members, observation.reason
-                    )
-                )
-            if all(member.state.is_final for member in observation.members):
-                del self._watched[handle]
-                self._held_back = False
+            if self._logs.has_new(handle, observation):
+                told[handle] = observation
+            else:
+                events += self._observed(handle, observation)
         if events:
             self._report(events)
+        self._collect(backend, told)
+
+    def _observed(self, handle: Handle, seen: Observation) -> list[Event]:
+        """Take in what was seen of an attempt; return what there is to say of it."""
+        watched = self._watched[handle]
+        is_news, watched.last = seen != watched.last, seen
+        if seen.is_over:
+            del self._watched[handle]
+            self._held_back = False
+        return [Observed(watched.job, watched.attempt, seen.incarnation, seen.members, seen.reason)] if is_news else []
+
+    def _collect(self, backend: Backend, told: dict[Handle, Observation]) -> None:
+        """Bring logs, then say what was seen: who is told that a job has ended finds its whole log here."""
+        for handle, seen in list(told.items()):
+            if not seen.is_over:  # no end, so it need not wait for its log
+                self._report(self._observed(handle, seen))
+            try:
+                self._logs.bring(backend, handle, seen)
+            except BaseException:
+                self._changed.update(told)
+                raise
+            if seen.is_over:
+                self._report(self._observed(handle, seen))
+            del told[handle]
 
     def _miss(self, handle: Handle, watched: _Watched, events: list[Event]) -> None:
         """Count how long the scheduler, while it answers, has not known a job."""

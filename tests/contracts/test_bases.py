@@ -74,7 +74,7 @@ def test_a_backend_without_kill_cancels():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: Bare().read_log("h", 0, "out", 0, 1),
+        lambda: Bare().read_log("h", 0, "out", 0, 1, 0),
         lambda: Bare().wait(["h"], 1.0),
         lambda: Bare().fetch("h", 0, ["*"], "/tmp"),
         lambda: run.Executor().capabilities(),

@@ -88,7 +88,7 @@ class Scripted(Executor):
     cannot: Exception | None = None
 
     def capabilities(self):
-        return Capabilities(poll_interval_seconds=0.01)
+        return Capabilities(shares_files=True, poll_interval_seconds=0.01)
 
     def connection(self):
         return "scripted"

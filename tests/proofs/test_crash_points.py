@@ -37,24 +37,25 @@ pytestmark = pytest.mark.proof
 
 SEED = int(os.environ.get("PROOF_SEED") or random.randrange(1 << 32))
 TWICE_STOPPED = int(os.environ.get("PROOF_STOPS") or 200)
-TWICE = SimulatedExecutor(retries=1)
+FAR = SimulatedExecutor(name="far", shares_files=False)
+TWICE = attrs.evolve(FAR, retries=1)
 DEFINITION = define(
     job("first"),
-    job("pair", "first", members=2),
+    job("pair", "first", members=2, executor=FAR),
     job("bad", "first", executor=TWICE),
     job("never", "bad"),
     job("mend", after_failure("bad")),
     job("last", "pair", after_any("bad"), after_any("never")),
-    job("requeued"),
+    job("requeued", executor=FAR),
     job("answer"),
     job("late"),
     job("node"),
     job("gone", executor=SimulatedExecutor(lost_after_seconds=50)),
     job("after gone", after_failure("gone")),
     job("refused"),
-    job("cancelled"),
+    job("cancelled", executor=FAR),
     job("queued"),
-    job("broken", members=3),
+    job("broken", members=3, executor=FAR),
     job("raced", members=2, until="first"),
     job("led", members=2, until="leader"),
     job("slow", executor=SimulatedExecutor(timeout_seconds=100)),
@@ -100,6 +101,7 @@ def shown(result: Simulation) -> dict[str, Any]:
         "exit codes": result.exit_codes,
         "attempts": result.attempts,
         "logs": dict(sorted(result.logs.items())),
+        "brought": dict(sorted(result.brought.items())),
         "left": result.left,
         "unreleased": result.unreleased,
     }
@@ -112,6 +114,8 @@ def undisturbed(name: str) -> tuple[dict[str, Any], int]:
         result = finish(world)
     assert result.ended
     assert not result.doubled
+    assert result.brought
+    assert result.brought.items() <= result.logs.items()
     return shown(result), len(stops.labels)
 
 

@@ -183,6 +183,7 @@ def run(history: History) -> Simulation:
                     timeout_seconds=plan.timeout,
                     lost_after_seconds=100,
                     poll_seconds=history.poll_seconds,
+                    shares_files=len(names) % 2 == 0,
                 ),
             )
             for name, plan in zip(names, history.plans, strict=True)
@@ -205,6 +206,8 @@ def check(history: History) -> None:
     assert result.ended
     # The last release is tried once.
     assert set(result.warnings) <= {"SimulatedExecutor: the scheduler does not answer"}
+    kept = {start: log for start, log in result.logs.items() if result.states[start.job].value != "LOST"}
+    assert {start: kept.get(start, log) for start, log in result.brought.items()} == result.brought
     assert not result.left, "the scheduler still has it, and nobody watches"
     late = {f"{one.job} {one.attempt}" for one in history.faults if isinstance(one, AnswerLost) and one.late}
     assert set(result.doubled) <= late

@@ -829,23 +829,23 @@ class MixesMembersLogs(SpoilsLogs):
 
 @breaks("E8", "a_log_can_be_read_in_pieces", shares=False)
 class RepeatsAChunk(MemoryBackend):
-    def read_log(self, handle, member, stream, offset, limit):
-        return super().read_log(handle, member, stream, max(0, offset - 1), limit)
+    def read_log(self, handle, member, stream, offset, limit, incarnation):
+        return super().read_log(handle, member, stream, max(0, offset - 1), limit, incarnation)
 
 
 @breaks("E8", "a_log_can_be_read_in_pieces", shares=False)
 class IgnoresTheLimit(MemoryBackend):
-    def read_log(self, handle, member, stream, offset, limit):
-        return super().read_log(handle, member, stream, offset, 1 << 30)
+    def read_log(self, handle, member, stream, offset, limit, incarnation):
+        return super().read_log(handle, member, stream, offset, 1 << 30, incarnation)
 
 
 @breaks("E8", "a_piece_can_be_read_again", shares=False)
 class ReadsOnWhereItWas(MemoryBackend):
     """Keeps its own place, and takes no heed of the offset."""
 
-    def read_log(self, handle, member, stream, offset, limit):
+    def read_log(self, handle, member, stream, offset, limit, incarnation):
         places = self.__dict__.setdefault("places", {})
-        data = super().read_log(handle, member, stream, places.get((handle, member, stream), 0), limit)
+        data = super().read_log(handle, member, stream, places.get((handle, member, stream), 0), limit, incarnation)
         places[handle, member, stream] = places.get((handle, member, stream), 0) + len(data)
         return data
 
@@ -868,17 +868,17 @@ class ReadsTheLogsOfItsOwnOnly(MemoryBackend):
         self.found = set(found.values()) if (found := super().find(jobs)) else set()
         return found
 
-    def read_log(self, handle, member, stream, offset, limit):
+    def read_log(self, handle, member, stream, offset, limit, incarnation):
         if handle in getattr(self, "found", ()):
             return b""
-        return super().read_log(handle, member, stream, offset, limit)
+        return super().read_log(handle, member, stream, offset, limit, incarnation)
 
 
 @breaks("E8", "nothing_new_is_empty", shares=False)
 class BeginsAgainAtTheEnd(MemoryBackend):
-    def read_log(self, handle, member, stream, offset, limit):
-        data = super().read_log(handle, member, stream, offset, limit)
-        return data or super().read_log(handle, member, stream, 0, limit)
+    def read_log(self, handle, member, stream, offset, limit, incarnation):
+        data = super().read_log(handle, member, stream, offset, limit, incarnation)
+        return data or super().read_log(handle, member, stream, 0, limit, incarnation)
 
 
 # E9: on their own.

@@ -432,10 +432,9 @@ class MemoryBackend(Backend):
 
     # Logs and waiting.
 
-    def read_log(self, handle: Handle, member: int, stream: str, offset: int, limit: int) -> bytes:
+    def read_log(self, handle: Handle, member: int, stream: str, offset: int, limit: int, incarnation: int) -> bytes:
         job = self.jobs[handle]
-        entry = self.cluster.entries().get(handle)
-        base = base_path(self.where(job), job.key.attempt, entry["incarnation"] if entry else 0, member)
+        base = base_path(self.where(job), job.key.attempt, incarnation, member)
         try:
             with open(f"{base}.{stream}", "rb") as log:
                 log.seek(offset)

@@ -297,9 +297,9 @@ class Kit:
 
     def read(self, handle: Handle, member: int, stream: str, limit: int) -> bytes:
         """Read a stream from its begin in pieces of at most `limit` bytes."""
-        found = bytearray()
+        found, number = bytearray(), self._incarnations.get(handle, 0)
         deadline = time.monotonic() + self.seconds
-        while data := self.backend.read_log(handle, member, stream, len(found), limit):
+        while data := self.backend.read_log(handle, member, stream, len(found), limit, number):
             assert len(data) <= limit, f"read_log gave {len(data)} bytes where {limit} were asked for"
             assert time.monotonic() < deadline, "read_log gives data without end"
             found += data

@@ -153,14 +153,14 @@ class LawE8(LawsBase):
         kit.end(handle)
         pieces = [(0, 4, b"0123"), (4, 4, b"4567"), (4, 4, b"4567"), (0, 2, b"01"), (9, 9, b"9"), (10, 9, b"")]
         for offset, limit, wanted in pieces:
-            assert kit.backend.read_log(handle, 0, "out", offset, limit) == wanted
+            assert kit.backend.read_log(handle, 0, "out", offset, limit, 0) == wanted
 
     def test_e8_nothing_new_is_empty(self, kit: Kit) -> None:
         """At the end, and past it."""
         self._reads(kit)
         handle = kit.start("echo a")
         kit.end(handle)
-        assert [kit.backend.read_log(handle, 0, "out", offset, 10) for offset in (2, 3, 1000)] == [b""] * 3
+        assert [kit.backend.read_log(handle, 0, "out", offset, 10, 0) for offset in (2, 3, 1000)] == [b""] * 3
 
     def _reads(self, kit: Kit) -> None:
         if kit.able.shares_files:

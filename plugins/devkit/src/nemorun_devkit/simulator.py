@@ -78,15 +78,18 @@ class SimulatedExecutor(Executor):
     Attributes:
         name: which scheduler; jobs of one name share it.
         poll_seconds: how often it is asked; None: it tells by itself when something changed.
+        shares_files: False: the logs of its jobs are brought into their folders, as from a scheduler elsewhere.
     """
 
     contract: ClassVar[int] = 1
 
     name: str = "simulated"
     poll_seconds: float | None = None
+    shares_files: bool = True
 
     def capabilities(self) -> Capabilities:
         return Capabilities(
+            shares_files=self.shares_files,
             group="atomic",
             wait=self.poll_seconds is None,
             timeout=True,
@@ -97,7 +100,7 @@ class SimulatedExecutor(Executor):
         )
 
     def connection(self) -> Hashable:
-        return self.name, self.poll_seconds
+        return self.name, self.poll_seconds, self.shares_files
 
     def backend(self) -> Backend:
         raise UsageError(
@@ -113,6 +116,7 @@ class Simulation:
         states, reasons, exit_codes, attempts: of each job by its id; attempts counts those that were made.
         starts: each start of a program, and the second in which it was.
         logs: what each of them wrote: a line when it began, and one when it ended by itself.
+        brought: the logs that came into the jobs' folders, of jobs whose executors do not share their files.
         timeline: every change of a job's state or reason, in order.
         duration_seconds: how long it took, on the simulation's own clock.
         ended: False where `limit_seconds` passed before all jobs were final.
@@ -129,6 +133,7 @@ class Simulation:
     attempts: Mapping[str, int]
     starts: Mapping[Start, float]
     logs: Mapping[Start, bytes]
+    brought: Mapping[Start, bytes]
     timeline: tuple[Change, ...]
     duration_seconds: float
     ended: bool
@@ -210,6 +215,7 @@ def outcome_of(world: World) -> Simulation:
         attempts={name: job.attempt + 1 if job.intended else job.attempt for name, job in jobs.items()},
         starts=world.scheduler.starts(),
         logs={start: world.scheduler.log(start) for start in world.scheduler.starts()},
+        brought=world.brought(),
         timeline=tuple(world.timeline),
         duration_seconds=world.clock.seconds,
         ended=view.graph.open == 0,

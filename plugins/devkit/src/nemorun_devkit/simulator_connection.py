@@ -84,11 +84,11 @@ class Connection(Backend):
                 if entry := self._scheduler.by_handle.get(handle):
                     entry.released, entry.known = True, None
 
-    def read_log(self, handle: Handle, member: int, stream: str, offset: int, limit: int) -> bytes:
-        entry = self._scheduler.by_handle[handle]
-        key, number = entry.submission.key, self._scheduler.current(entry)[0]
-        start = Start(key.job, key.attempt, number, member)
-        return self._scheduler.log(start)[offset : offset + limit] if start in self._scheduler.starts() else b""
+    def read_log(self, handle: Handle, member: int, stream: str, offset: int, limit: int, incarnation: int) -> bytes:
+        with self._around("reading a log"):
+            key = self._scheduler.by_handle[handle].submission.key
+            found = self._scheduler.log(Start(key.job, key.attempt, incarnation, member))
+        return found[offset : offset + limit]
 
     def wait(self, handles: Collection[Handle], timeout_seconds: float) -> Collection[Handle]:
         """Say what has changed, and when to ask again; the simulation moves the clock there, nobody blocks."""

@@ -14,10 +14,11 @@ import random
 import select
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
 
-from nemorun_core import Executor, Member, State, Submission
+from nemorun_core import Executor, Member, State, Submission, base_path
 from nemorun_core.engine.state import Job
 from nemorun_core.model.definition import Definition, JobDefinition
 from nemorun_core.model.garbage import uncollected
@@ -28,7 +29,7 @@ from nemorun_core.store.layout import Folder
 from nemorun_core.store.lock import Lock
 from nemorun_core.store.requests import Request, Requests
 from nemorun_devkit.simulator_connection import Connection
-from nemorun_devkit.simulator_scheduler import Clock, Scheduler
+from nemorun_devkit.simulator_scheduler import Clock, Scheduler, Start
 from nemorun_devkit.simulator_script import Scenario
 
 __all__ = ["Change", "Driver", "Stopped", "World"]
@@ -133,6 +134,16 @@ class World:
     def hooks(self, name: str) -> list[Any]:
         """No installed plugin hears of a simulation."""
         return []
+
+    def brought(self) -> dict[Start, bytes]:
+        """Return the logs as they stand in the folders of the jobs that do not share their files."""
+        far = {job.id: job for job in self.definition.jobs if not self.executor(job).capabilities().shares_files}
+        found = {}
+        for start in self.scheduler.starts() if far else ():
+            if start.job in far:
+                base = base_path(self.folder.job(far[start.job]), start.attempt, start.incarnation, start.member)
+                found[start] = Path(f"{base}.out").read_bytes() if os.path.exists(f"{base}.out") else b""
+        return found
 
     # Driving.
 

@@ -322,13 +322,20 @@ class Scheduler:
             for key, entry in self.entries.items()
             for number, one in enumerate(entry.incarnations)
             for member, plan in enumerate(one.members)
-            if one.start <= self.clock.seconds and (one.start < plan.end or plan.seen is None or plan.seen.started)
+            if self._has_started(one, plan)
         }
+
+    def _has_started(self, incarnation: _Incarnation, plan: _Plan) -> bool:
+        begins = incarnation.start < plan.end or plan.seen is None or plan.seen.started
+        return incarnation.start <= self.clock.seconds and bool(begins)
 
     def log(self, start: Start) -> bytes:
         """Return what a program has written so far: a line when it begins, and one when it ends by itself."""
-        key = next(key for key in self.entries if (key.job, key.attempt) == start[:2])
-        plan = self.entries[key].incarnations[start.incarnation].members[start.member]
+        entry = next(entry for key, entry in self.entries.items() if (key.job, key.attempt) == start[:2])
+        incarnation = entry.incarnations[start.incarnation]
+        plan = incarnation.members[start.member]
+        if not self._has_started(incarnation, plan):
+            return b""
         name = f"{start.job} {start.attempt}.{start.incarnation}.{start.member}"
         if plan.end > self.clock.seconds or plan.seen is None or "TERM" in plan.seen.signals or not plan.recorded:
             return f"{name} begins\n".encode()
