@@ -1,0 +1,214 @@
+"""The engine's containers that are ours: one list, and the stream of events since.
+
+The state is what `GET /containers/json` and `GET /events` say (Engine API 1.41). The stream is opened before the list
+is asked for, and replays the last seconds: the list may lag behind an event by some milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import select
+import socket
+import time
+from collections.abc import Collection
+from typing import Any
+
+import attrs
+
+from nemorun_core import TransientError
+from nemorun_docker.body import KEY, MEMBER, NONCE
+from nemorun_docker.client import Engine
+
+__all__ = ["Container", "Containers", "Place"]
+
+Place = tuple[str, int]
+"""The full key of a job, and the number of a member."""
+
+_REPLAYED_SECONDS = 5.0
+_HEALTH_SECONDS = 30.0
+_PATIENCE_SECONDS = 10.0
+_CHUNK = 1 << 16
+_EXITED = re.compile(r"Exited \((\d+)\)")
+_OPEN = ("created", "running", "paused", "restarting")
+
+
+@attrs.define
+class Container:
+    """One container of ours, as the engine told of it.
+
+    Attributes:
+        is_created: it was never started.
+        is_gone: the engine does not have it any more.
+        exit_code: of its first process, once it has ended; None where that was not told.
+    """
+
+    id: str
+    is_created: bool = False
+    has_ended: bool = False
+    is_gone: bool = False
+    exit_code: int | None = None
+
+
+class Containers:
+    """What is known of our containers. One thread uses it, but for `fileno`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._found: dict[Place, Container] = {}
+        self._nonces: set[str] = set()
+        self._stream: socket.socket | None = None
+        self._unread = b""
+        self._headed = False
+        self._heard = 0.0
+
+    def get(self, place: Place) -> Container | None:
+        """Return what is known of a member's container."""
+        return self._found.get(place)
+
+    def put(self, place: Place, container: Container) -> None:
+        """Take in a container that this process has just made or looked at."""
+        self._found[place] = container
+
+    def forget(self, place: Place) -> None:
+        """Forget a container that was removed."""
+        self._found.pop(place, None)
+
+    @property
+    def stream(self) -> socket.socket | None:
+        """What becomes readable when there is news; None while there is no stream."""
+        return self._stream
+
+    def watch(self, nonces: Collection[str]) -> None:
+        """Know of the containers of these experiments from here on; those made before are known by `look`."""
+        self._nonces.update(nonces)
+
+    def connect(self) -> None:
+        """Have a stream of events, and know all that happened before it was there.
+
+        Raises:
+            TransientError, UsageError: as `Engine.request`.
+        """
+        if self._stream is None:
+            self._open()
+            if self._found:
+                self.look()
+
+    def look(self) -> None:
+        """Ask for all containers, in one query. Raises TransientError, UsageError."""
+        if self._stream is None:
+            self._open()
+        label = f"{NONCE}={next(iter(self._nonces))}" if len(self._nonces) == 1 else NONCE
+        answer = self._engine.request("GET", "/containers/json", all="true", filters={"label": [label]})
+        if answer.is_refusal:
+            raise TransientError(f"the Docker engine does not list its containers: {answer.message}")
+        self._heard = time.monotonic()
+        listed = {_place(entry["Labels"]): entry for entry in answer.value}
+        for place, entry in listed.items():
+            if place is not None and place[0].partition("/")[0] in self._nonces:
+                self._take(place, entry)
+        for place, container in self._found.items():
+            if place not in listed:
+                container.is_gone = True
+
+    def news(self) -> set[Place]:
+        """Take in the events that have arrived, and return whose they are. Does not wait.
+
+        Raises:
+            TransientError: the stream has ended; `connect` opens another.
+        """
+        changed: set[Place] = set()
+        while self._stream is not None:
+            try:
+                piece = self._stream.recv(_CHUNK)
+            except BlockingIOError:
+                return changed
+            except OSError as error:
+                piece, cause = b"", str(error)
+            else:
+                cause = "it hung up"
+            if not piece:
+                self.close()
+                raise TransientError(f"the Docker engine at {self._engine.path} tells no more events: {cause}")
+            self._heard = time.monotonic()
+            self._unread += piece
+            self._read(changed)
+        return changed
+
+    def check_health(self) -> None:
+        """Ask whether the engine is there, where nothing was heard of it for long; drop the stream if it is not."""
+        if self._stream is not None and time.monotonic() - self._heard > _HEALTH_SECONDS:
+            try:
+                self._engine.ping(_PATIENCE_SECONDS)
+                self._heard = time.monotonic()
+            except TransientError:
+                self.close()
+
+    def close(self) -> None:
+        """End the stream. May be called again."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _open(self) -> None:
+        filters = {"type": ["container"], "label": [NONCE], "event": ["start", "die", "destroy"]}
+        since = f"{time.time() - _REPLAYED_SECONDS:.0f}"
+        stream = self._engine.stream("/events", since=since, filters=filters)
+        self._unread, self._headed = b"", False
+        # Its headers say that it watches: what happens from here on is told.
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not self._headed and select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            with contextlib.suppress(OSError):
+                piece = stream.recv(_CHUNK)
+                if not piece:
+                    break
+                self._unread += piece
+                self._read(set())
+        if not self._headed:
+            stream.close()
+            raise TransientError(f"the Docker engine at {self._engine.path} does not tell its events")
+        self._stream = stream
+        self._heard = time.monotonic()
+
+    def _read(self, changed: set[Place]) -> None:
+        """Take in what was received: the headers, then one event a line."""
+        if not self._headed:
+            head, found, rest = self._unread.partition(b"\r\n\r\n")
+            if not found or b" 200 " not in head.partition(b"\r\n")[0]:
+                return
+            self._unread, self._headed = rest, True
+        *lines, self._unread = self._unread.split(b"\n")
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError):
+                event = json.loads(line)
+                place = _place(event["Actor"]["Attributes"])
+                if place is not None and (container := self._found.get(place)) is not None:
+                    self._happened(container, event)
+                    changed.add(place)
+
+    def _happened(self, container: Container, event: dict[str, Any]) -> None:
+        if event["Actor"]["ID"] != container.id:
+            return
+        if event["Action"] == "destroy":
+            container.is_gone = True
+            return
+        container.is_created = False
+        if event["Action"] == "die" and not container.has_ended:
+            container.has_ended, container.exit_code = True, int(event["Actor"]["Attributes"]["exitCode"])
+
+    def _take(self, place: Place, entry: dict[str, Any]) -> None:
+        """Take in one entry of the list; an end that was told before is not taken back by a list that lags."""
+        known = self._found.get(place)
+        if known is None or known.id != entry["Id"]:
+            known = self._found[place] = Container(entry["Id"])
+        known.is_created = entry["State"] == "created"
+        known.is_gone = False
+        if entry["State"] not in _OPEN and not known.has_ended:
+            said = _EXITED.match(entry["Status"])
+            known.has_ended, known.exit_code = True, int(said[1]) if said else None
+
+
+def _place(labels: dict[str, str]) -> Place | None:
+    member = labels.get(MEMBER, "")
+    return (labels[KEY], int(member)) if KEY in labels and member.isdecimal() else None

@@ -1,0 +1,138 @@
+"""DockerExecutor keeps the laws, on a real engine."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from nemorun_devkit import ExecutorLaws
+from nemorun_devkit.kit import Kit
+from nemorun_docker import DockerExecutor
+
+from nemorun_core import Document
+
+from .conftest import IMAGE, SMALL, Between, clear
+
+pytestmark = pytest.mark.docker
+
+
+class TestDockerExecutor(ExecutorLaws):
+    @pytest.fixture
+    def executor(self, between: Between, tmp_path):
+        return DockerExecutor(container_image=IMAGE, volumes=[f"{tmp_path}:{tmp_path}"], python="python3", pull="never")
+
+    @pytest.fixture
+    def kit(self, executor, tmp_path, shared_folder, engine):
+        kit = Kit(executor, tmp_path, shared_folder, self.patience_seconds)
+        yield kit
+        kit.close()
+        for nonce in (kit.nonce, "f" * 16):
+            clear(engine, nonce)
+
+    @pytest.fixture
+    def unhonoured_executors(self):
+        bad = [
+            {"container_image": ""},
+            {"volumes": ["data"]},
+            {"volumes": ["/a:b"]},
+            {"gpus": "some"},
+            {"gpus": "1", "num_gpus": 1},
+            {"cpus": 0},
+            {"memory": "lots"},
+            {"shm_size": "-1"},
+            {"ulimits": ["memlock"]},
+            {"user": "a b"},
+            {"pull": "sometimes"},
+            {"keep": "some"},
+            {"healthcheck": {"interval_seconds": 1}},
+            {"additional_kwargs": {"restart_policy": {"Name": "always"}}},
+            {"additional_kwargs": {"no_such_option": 1}},
+            {"additional_kwargs": {"labels": {"nemorun.key": "x"}}},
+            {"outputs": ["*.pt"]},
+        ]
+        return [DockerExecutor(**{"container_image": SMALL, **fields}) for fields in bad]
+
+    @pytest.fixture
+    def refused_executor(self, executor):
+        refused = executor.clone()
+        refused.cpus = 10_000
+        return refused
+
+    @pytest.fixture
+    def scheduler_down(self, between: Between):
+        return between.broken
+
+    @pytest.fixture
+    def answer_lost(self, between: Between):
+        return lambda: _losing(between)
+
+    @pytest.fixture
+    def accepted_late(self, between: Between):
+        return lambda: _holding(between)
+
+    @pytest.fixture
+    def expire(self, engine):
+        def forget(handle):
+            found = engine.request("GET", f"/containers/{handle}/json")
+            if found.value["State"]["Running"]:
+                pytest.skip("declared: an engine cannot forget a container that runs")
+            assert not engine.request("DELETE", f"/containers/{handle}", force="true").is_refusal
+
+        return forget
+
+    @pytest.fixture
+    def namesake(self, engine):
+        made = []
+
+        def put(job):
+            body = {"Image": SMALL, "Cmd": ["sleep", "60"], "Labels": {"nemorun.key": "somebody/else/0"}}
+            made.append(engine.request("POST", "/containers/create", body, name=job.key.slug()).value["Id"])
+            assert not engine.request("POST", f"/containers/{made[-1]}/start").is_refusal
+            return lambda: engine.request("GET", f"/containers/{made[-1]}/json").value["State"]["Running"]
+
+        yield put
+        for container in made:
+            engine.request("DELETE", f"/containers/{container}", force="true")
+
+    @pytest.fixture
+    def count_queries(self, between: Between):
+        return lambda: len(between.requests)
+
+    @pytest.fixture
+    def submitted_documents(self, between: Between):
+        def given(job):
+            name = job.key.slug()
+            return [Document(f"container {name}", json.dumps(between.made[name], indent=1, ensure_ascii=False))]
+
+        return given
+
+    @pytest.fixture
+    def kept_by_scheduler(self, engine):
+        def kept():
+            for listed in engine.request("GET", "/containers/json", all="true").value:
+                found = engine.request("GET", f"/containers/{listed['Id']}/json")
+                yield json.dumps([listed, found.value]).encode()
+
+        return kept
+
+
+class _Breaking:
+    """A context in which one kind of request is broken."""
+
+    def __init__(self, between: Between, what: str) -> None:
+        self._between, self._what = between, what
+
+    def __enter__(self) -> None:
+        setattr(self._between, self._what, "/start ")
+
+    def __exit__(self, *error: object) -> None:
+        setattr(self._between, self._what, "")
+        self._between.let_go()
+
+
+def _losing(between: Between) -> _Breaking:
+    return _Breaking(between, "lose")
+
+
+def _holding(between: Between) -> _Breaking:
+    return _Breaking(between, "hold")
