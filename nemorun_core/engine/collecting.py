@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Mapping
 
 from nemorun_core.contracts.backend import Backend, Submission
 from nemorun_core.contracts.observation import Handle, Observation
@@ -13,6 +15,7 @@ from nemorun_core.store.files import guarded, make_folder
 __all__ = ["Collector", "collect"]
 
 _CHUNK_BYTES = 1 << 20
+_FOLLOW_SECONDS = 2.0
 
 
 class Collector:
@@ -21,6 +24,7 @@ class Collector:
     def __init__(self) -> None:
         self._jobs: dict[Handle, Submission] = {}
         self._incarnations: dict[Handle, int] = {}
+        self._followed: dict[Handle, float] = {}
 
     def add(self, handle: Handle, job: Submission) -> None:
         """Bring the logs of this job from now on."""
@@ -30,6 +34,16 @@ class Collector:
         """Whether there may be something to bring."""
         begun = seen.incarnation or any(member.state is not State.PENDING for member in seen.members)
         return handle in self._jobs and bool(begun)
+
+    def follow(self, backend: Backend, running: Mapping[Handle, Observation]) -> None:
+        """Bring what is new of jobs that run, those first that have waited longest, and not all where a scheduler is
+        slow: their states are worth more than their logs. Raises as `collect` does."""
+        deadline = time.monotonic() + _FOLLOW_SECONDS
+        for handle in sorted(running, key=lambda handle: self._followed.get(handle, 0.0)):
+            self.bring(backend, handle, running[handle])
+            self._followed[handle] = time.monotonic()
+            if self._followed[handle] >= deadline:
+                break
 
     def bring(self, backend: Backend, handle: Handle, seen: Observation) -> None:
         """Bring what is new, and where the job has ended all of it. Raises as `collect` does; it may be repeated."""
@@ -41,6 +55,7 @@ class Collector:
         if seen.is_over:
             del self._jobs[handle]
             self._incarnations.pop(handle, None)
+            self._followed.pop(handle, None)
 
 
 def collect(backend: Backend, handle: Handle, job: Submission, incarnation: int, *, ended: bool) -> None:

@@ -412,7 +412,8 @@ class Worker(threading.Thread):
                 events += self._observed(handle, observation)
         if events:
             self._report(events)
-        self._collect(backend, told)
+        if told:
+            self._collect(backend, told)
 
     def _observed(self, handle: Handle, seen: Observation) -> list[Event]:
         """Take in what was seen of an attempt; return what there is to say of it."""
@@ -424,18 +425,18 @@ class Worker(threading.Thread):
         return [Observed(watched.job, watched.attempt, seen.incarnation, seen.members, seen.reason)] if is_news else []
 
     def _collect(self, backend: Backend, told: dict[Handle, Observation]) -> None:
-        """Bring logs, then say what was seen: who is told that a job has ended finds its whole log here."""
-        for handle, seen in list(told.items()):
-            if not seen.is_over:  # no end, so it need not wait for its log
-                self._report(self._observed(handle, seen))
+        """Say what was seen, and bring logs: who is told that a job has ended finds its whole log here."""
+        running = {handle: seen for handle, seen in told.items() if not seen.is_over}
+        ended = {handle: seen for handle, seen in told.items() if seen.is_over}
+        self._report([event for handle, seen in running.items() for event in self._observed(handle, seen)])
+        for handle, seen in list(ended.items()):
             try:
                 self._logs.bring(backend, handle, seen)
             except BaseException:
-                self._changed.update(told)
+                self._changed.update(ended)
                 raise
-            if seen.is_over:
-                self._report(self._observed(handle, seen))
-            del told[handle]
+            self._report(self._observed(handle, ended.pop(handle)))
+        self._logs.follow(backend, running)
 
     def _miss(self, handle: Handle, watched: _Watched, events: list[Event]) -> None:
         """Count how long the scheduler, while it answers, has not known a job."""

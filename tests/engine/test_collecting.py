@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import attrs
 import pytest
 from nemorun_devkit.simulator import Fails, Preempted, Scenario, SimulatedExecutor, Succeeds, simulate
 
 import nemorun_core as run
-from nemorun_core.engine.collecting import collect
+from nemorun_core.engine import collecting
+from nemorun_core.engine.collecting import Collector, collect
 
 
 class Logs(run.Backend):
@@ -132,3 +134,22 @@ def test_the_logs_of_all_incarnations_and_attempts_are_here_when_the_job_has_end
         b"train 0.1.0 begins\ntrain 0.1.0 ends with 3\n",
         b"train 1.0.0 begins\ntrain 1.0.0 ends with 0\n",
     ]
+
+
+def test_a_slow_scheduler_is_not_asked_for_all_logs_at_once_and_none_waits_for_ever(monkeypatch, tmp_path):
+    moment, brought = [0.0], []
+    monkeypatch.setattr(collecting, "time", SimpleNamespace(monotonic=lambda: moment[0]))
+
+    def slowly(backend, handle, job, incarnation, *, ended):
+        moment[0] += 0.9
+        brought.append(handle)
+
+    monkeypatch.setattr(collecting, "collect", slowly)
+    collector, handles = Collector(), ["a", "b", "c", "d", "e"]
+    for handle in handles:
+        collector.add(handle, submission(tmp_path, SimulatedExecutor()))
+    running = run.Observation(members=(run.MemberObservation(state=run.State.RUNNING),))
+    collector.follow(Logs(), dict.fromkeys(handles, running))
+    assert brought == ["a", "b", "c"]
+    collector.follow(Logs(), dict.fromkeys(handles, running))
+    assert brought[3:] == ["d", "e", "a"]

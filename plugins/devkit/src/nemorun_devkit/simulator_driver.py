@@ -101,7 +101,8 @@ class World:
         self._executors = [registry.read_executor(kinded) for kinded in definition.executors]
         self._cancels = sorted((second, job) for job, second in scenario.cancels.items())
         self._current: Driver | None = None
-        self.worker_module = _copy("nemorun_core.engine.worker", time=self.clock)
+        collector = _copy("nemorun_core.engine.collecting", time=self.clock).Collector
+        self.worker_module = _copy("nemorun_core.engine.worker", time=self.clock, Collector=collector)
         self.loop_module = _copy(
             "nemorun_core.engine.loop",
             time=self.clock,
