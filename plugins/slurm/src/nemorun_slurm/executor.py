@@ -138,7 +138,7 @@ class SlurmExecutor(Executor):
             raise UsageError("SlurmExecutor(setup_lines, srun_args): a NUL character.", hint="Take it out.")
         if self.launcher and self.gpus_per_task is not None:
             raise UsageError(
-                "SlurmExecutor(gpus_per_task) with a launcher, which is one task on each node and would get one's GPUs.",
+                "SlurmExecutor(gpus_per_task) with a launcher, which is one task on each node.",
                 hint="Use gpus_per_node.",
             )
         if self.launcher and self.nodes is None and self.ntasks not in (None, 1):

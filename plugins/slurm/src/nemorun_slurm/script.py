@@ -30,7 +30,7 @@ export NEMORUN_RANK="$SLURM_PROCID" NEMORUN_LOCAL_RANK="$SLURM_LOCALID" NEMORUN_
 export NEMORUN_NNODES="$SLURM_STEP_NUM_NODES"
 NEMORUN_shim=$1 NEMORUN_base=$2 NEMORUN_suffix=
 [ "$NEMORUN_RANK" = 0 ] || NEMORUN_suffix=.$NEMORUN_RANK
-shift 3
+shift 2
 for NEMORUN_shell in /bin/dash /usr/bin/dash /bin/bash /bin/sh; do
     [ -x "$NEMORUN_shell" ] && break
 done
@@ -46,22 +46,22 @@ for ((NEMORUN_try = 0; NEMORUN_try < 100; NEMORUN_try++)); do
 done"""
 
 # The node of each task, in order, of counts such as "4(x2),1".
-_SLOTS = r"""NEMORUN_slots=()
+_SLOTS = r"""NEMORUN_slots=() NEMORUN_node=0
 for NEMORUN_count in ${SLURM_TASKS_PER_NODE//,/ }; do
     NEMORUN_times=1
-    [[ $NEMORUN_count != *x* ]] || NEMORUN_times=${NEMORUN_count//*x/} NEMORUN_times=${NEMORUN_times%)}
-    for ((; NEMORUN_times > 0; NEMORUN_times--)); do
-        for ((NEMORUN_left = ${NEMORUN_count%(*}; NEMORUN_left > 0; NEMORUN_left--)); do
-            NEMORUN_slots+=("${NEMORUN_nodes[0]}")
+    [[ $NEMORUN_count != *x* ]] || NEMORUN_times=${NEMORUN_count#*x}
+    for ((NEMORUN_times = ${NEMORUN_times%%[!0-9]*}; NEMORUN_times > 0; NEMORUN_times--)); do
+        for ((NEMORUN_left = ${NEMORUN_count%%[!0-9]*}; NEMORUN_left > 0; NEMORUN_left--)); do
+            NEMORUN_slots+=("${NEMORUN_nodes[NEMORUN_node]}")
         done
-        NEMORUN_nodes=("${NEMORUN_nodes[@]:1}")
+        NEMORUN_node=$((NEMORUN_node + 1))
     done
 done
 NEMORUN_nodes=("${NEMORUN_slots[@]}")"""
 
 # A signal ends a wait early, so that each is waited for until it is gone. The program's steps get theirs from Slurm.
 _WAIT = r"""trap : TERM HUP USR1 USR2
-NEMORUN_failed=0
+NEMORUN_highest=0
 for NEMORUN_step in "${NEMORUN_steps[@]}"; do
     wait "$NEMORUN_step"
     NEMORUN_code=$?
@@ -69,9 +69,10 @@ for NEMORUN_step in "${NEMORUN_steps[@]}"; do
         wait "$NEMORUN_step"
         NEMORUN_code=$?
     done
-    [ "$NEMORUN_code" = 0 ] || NEMORUN_failed=1
+    [ "$NEMORUN_code" -le "$NEMORUN_highest" ] || NEMORUN_highest=$NEMORUN_code
 done
-exit "$NEMORUN_failed" """
+trap - EXIT
+exit "$NEMORUN_highest" """
 
 
 @attrs.frozen(kw_only=True)
@@ -100,7 +101,8 @@ def batch_output(folder: str, attempt: int) -> str:
 def batch_script(job: Submission, layout: Layout, *, secrets: str | None = None) -> str:
     """Return the text to be given to `sbatch` on its standard input, whole; the same for the same job.
 
-    It exits with 0 if every member's ranks did, else with 1: how each ended stands in the records of the job's folder.
+    It exits with the highest exit code of all ranks, 125 where their starts were taken: how each ended stands in the
+    records of the job's folder.
 
     Args:
         job: its members' `cwd` and `argv` are those of the cluster.
@@ -160,6 +162,7 @@ def _head(job: Submission, parts: Sequence[Component], layout: Layout) -> str:
 
 def _start(job: Submission, layout: Layout, requeue: bool | int | None) -> str:
     lines = [
+        "trap 'exit $(($? ? $? : 1))' EXIT  # an end before the last line is no success",
         "NEMORUN_srun=$(command -v srun)",
         "NEMORUN_restarts=${SLURM_RESTART_COUNT:-0}",
         f"NEMORUN_base={shell(posixpath.join(layout.folder, str(job.key.attempt)))}.$NEMORUN_restarts",
@@ -221,6 +224,7 @@ def _member(job: Submission, number: int, parts: Sequence[Component], layout: La
         member.cwd,
         apptainer(executor, folders, member.cwd, member.argv),
         separate_stderr=executor.separate_stderr,
+        forward=True,  # proctrack/cgroup signals a step's tasks alone, and the shim is the task
     )
     step = ['"$NEMORUN_srun"', *map(shell, _placed(part, parts, number))]
     if part.placing == "packed":
