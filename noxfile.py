@@ -29,9 +29,9 @@ def group(*names: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PYPROJECT, *names)
 
 
-@nox.session(python=["3.10", "3.11", "3.12", "3.13"])
+@nox.session(python=["3.10", "3.12", "3.13"])
 def tests(session: nox.Session) -> None:
-    """Run all tests, among them every code block of the documentation. 3 minutes each."""
+    """Run all tests, among them every code block of the documentation; `wheels` does it for 3.11. 3 minutes each."""
     session.install(*EDITABLE, *group("test"))
     session.run("pytest", *PARALLEL, *session.posargs)
 
@@ -44,6 +44,20 @@ def proofs(session: nox.Session) -> None:
     seed = os.environ.get("PROOF_SEED", "1")
     proofs = ["-m", "proof and not nightly", "--timeout", "1200"]
     session.run("pytest", *PARALLEL, *proofs, *session.posargs, env={"PROOF_SEED": seed})
+
+
+@nox.session(python="3.12")
+def docker(session: nox.Session) -> None:
+    """Run DockerExecutor on a real engine, which `eval "$(tests/clusters/docker/up)"` starts. 5 minutes."""
+    session.install(*EDITABLE, *group("test"))
+    session.run("pytest", "-m", "docker and not nightly", "plugins/docker", *session.posargs)
+
+
+@nox.session(python="3.12")
+def slurm(session: nox.Session) -> None:
+    """Run SlurmExecutor on a real cluster of virtual nodes, which `tests/clusters/slurm/up` starts. 6 minutes."""
+    session.install(*EDITABLE, *group("test"))
+    session.run("pytest", "-m", "slurm and not nightly", "plugins/slurm", *session.posargs)
 
 
 @nox.session
@@ -66,9 +80,9 @@ def types(session: nox.Session) -> None:
     session.run("basedpyright", "--warnings", "--pythonpath", str(Path(session.bin, "python")))
 
 
-@nox.session
+@nox.session(python="3.11")
 def wheels(session: nox.Session) -> None:
-    """Build all wheels and run the tests against them, in a new environment outside the checkout. 12 minutes."""
+    """Build all wheels and run the tests against them, in a new environment outside the checkout. 4 minutes."""
     session.install(*group("build"))
     with tempfile.TemporaryDirectory(prefix="nemorun-wheels-") as name:
         outside = Path(name)
@@ -94,7 +108,7 @@ def wheels(session: nox.Session) -> None:
                 "pytest",
                 *PARALLEL,
                 "-m",
-                "not nightly and not proof and not torch",
+                "not nightly and not proof and not torch and not docker and not slurm",
                 *session.posargs,
                 external=True,
                 env=environment,
@@ -133,7 +147,7 @@ def coverage(session: nox.Session) -> None:
     minutes."""
     session.install(*EDITABLE, *group("test", "coverage"))
     session.run("coverage", "erase")
-    chosen = ["-m", "not nightly and not torch and not wheels", "--timeout", "1200"]
+    chosen = ["-m", "not nightly and not torch and not wheels and not docker and not slurm", "--timeout", "1200"]
     environment = {"COVERAGE_ROOT": str(ROOT), "COVERAGE_FILE": str(ROOT / ".coverage"), "PROOF_HISTORIES": "200"}
     session.run("coverage", "run", "-m", "pytest", *PARALLEL, *chosen, *session.posargs, env=environment)
     session.run("coverage", "combine", "--quiet")
@@ -163,7 +177,9 @@ def nightly(session: nox.Session) -> None:
     """Run the long tests and long proofs: 100,000 drawn histories, 2,000 kills. 2 hours."""
     session.install(*EDITABLE, *group("test"))
     many = {"PROOF_HISTORIES": "100000", "PROOF_KILLS": "2000", "PROOF_STOPS": "2000"}
-    session.run("pytest", *PARALLEL, "-m", "nightly or proof", "--timeout", "7200", *session.posargs, env=many)
+    chosen = "(nightly or proof) and not docker and not slurm"
+    session.run("pytest", *PARALLEL, "-m", chosen, "--timeout", "14400", *session.posargs, env=many)
+    session.run("pytest", "-m", "nightly and (docker or slurm)", "--timeout", "7200", "plugins", *session.posargs)
 
 
 @nox.session(default=False)
