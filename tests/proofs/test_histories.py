@@ -116,8 +116,10 @@ def read_history(head: bytes, jobs: list[bytes]) -> History:
     for _ in range(choose.one(0, 0, 1, 2)):
         start = moment()
         faults.append(choose.one(Down, Full)(start, start + 1 + choose.number(90)))
-    if not faults or not any(isinstance(one, Down) for one in faults):  # so that in between each job is seen
-        faults += choose.one([], [Amnesia(20, 80)], [Amnesia(20, 110), Amnesia(150, 240)])
+    # So short that no job is LOST, also where an old answer before and a slow one after come to it, and in between each
+    # job is seen.
+    if not faults or not any(isinstance(one, Down) for one in faults):
+        faults += choose.one([], [Amnesia(20, 80)], [Amnesia(20, 90), Amnesia(150, 220)])
     faults += choose.one([], [], [Slow(0.5)], [Slow(3, 50, 400)])
     faults += choose.one([], [], [Stale(2)], [Stale(3)])
     faults += choose.one([], [], [Forgets(300)])
