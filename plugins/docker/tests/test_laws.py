@@ -31,7 +31,7 @@ class TestDockerExecutor(ExecutorLaws):
 
     @pytest.fixture
     def unhonoured_executors(self):
-        bad = [
+        bad: list[dict[str, object]] = [
             {"container_image": ""},
             {"volumes": ["data"]},
             {"volumes": ["/a:b"]},

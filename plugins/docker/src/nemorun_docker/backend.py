@@ -165,7 +165,8 @@ class DockerBackend(Backend):
 
     def _was_started(self, job: Submission, index: int) -> bool:
         container = self._containers.get((str(job.key), index))
-        return (container is not None and not container.is_created) or is_claimed(job, index)
+        there = container is not None and not container.is_created and not container.is_gone
+        return there or is_claimed(job, index)
 
     def find(self, jobs: Collection[Submission]) -> Mapping[Key, Handle]:
         """Adopt the jobs of which any member was started, in one query.

@@ -66,9 +66,10 @@ class Engine:
         Raises:
             TransientError, UsageError: as `request`.
         """
+        text = _text("GET", self._versioned(path, query), b"")
         connection = self._connect(_SECONDS)
         try:
-            connection.sendall(_text("GET", self._versioned(path, query), b""))
+            connection.sendall(text)
             connection.setblocking(False)
         except OSError as error:
             connection.close()

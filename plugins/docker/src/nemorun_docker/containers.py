@@ -106,7 +106,7 @@ class Containers:
         self._heard = time.monotonic()
         listed = {_place(entry["Labels"]): entry for entry in answer.value}
         for place, entry in listed.items():
-            if place is not None and place[0].partition("/")[0] in self._nonces:
+            if place is not None and self._is_watched(place):
                 self._take(place, entry)
         for place, container in self._found.items():
             if place not in listed:
@@ -183,19 +183,25 @@ class Containers:
             with contextlib.suppress(ValueError, KeyError):
                 event = json.loads(line)
                 place = _place(event["Actor"]["Attributes"])
-                if place is not None and (container := self._found.get(place)) is not None:
-                    self._happened(container, event)
+                if place is not None and self._is_watched(place):
+                    self._happened(place, event["Actor"]["ID"], event)
                     changed.add(place)
 
-    def _happened(self, container: Container, event: dict[str, Any]) -> None:
-        if event["Actor"]["ID"] != container.id:
-            return
+    def _is_watched(self, place: Place) -> bool:
+        return place[0].partition("/")[0] in self._nonces
+
+    def _happened(self, place: Place, identity: str, event: dict[str, Any]) -> None:
+        known = self._found.get(place)
         if event["Action"] == "destroy":
-            container.is_gone = True
+            if known is not None and known.id == identity:
+                known.is_gone = True
             return
-        container.is_created = False
-        if event["Action"] == "die" and not container.has_ended:
-            container.has_ended, container.exit_code = True, int(event["Actor"]["Attributes"]["exitCode"])
+        if known is None:  # a container whose start is refused tells neither of a start nor of an end
+            known = self._found[place] = Container(identity)
+        if known.id == identity:
+            known.is_created = False
+            if event["Action"] == "die" and not known.has_ended:
+                known.has_ended, known.exit_code = True, int(event["Actor"]["Attributes"]["exitCode"])
 
     def _take(self, place: Place, entry: dict[str, Any]) -> None:
         """Take in one entry of the list; an end that was told before is not taken back by a list that lags."""
