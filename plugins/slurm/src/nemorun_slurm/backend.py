@@ -344,12 +344,14 @@ class SlurmBackend(Backend):
 
     # Reading.
 
-    def read_log(self, handle: Handle, member: int, stream: str, offset: int, limit: int) -> bytes:
-        """Return a part of a stream of the newest incarnation that has a record."""
+    def read_log(
+        self, handle: Handle, member: int, stream: str, offset: int, limit: int, incarnation: int
+    ) -> bytes:
+        """Return a part of a stream."""
         attempt = self._attempts.get(handle)
         if attempt is None:
             return b""
-        name = f"{attempt.job.key.attempt}.{attempt.incarnation}.{member}.{stream}"
+        name = f"{attempt.job.key.attempt}.{incarnation}.{member}.{stream}"
         return self._files.read(attempt.job, name, offset, limit)
 
     def fetch(self, handle: Handle, member: int, patterns: Sequence[str], to: str) -> None:
@@ -406,8 +408,8 @@ def _is_worth_a_look(attempt: Attempt, word: Word) -> bool:
 def _is_over_its_time(attempt: Attempt) -> bool:
     for member, executor in zip(attempt.seen.members, attempt.job.executors, strict=False):
         limit = executor.timeout_seconds
-        runs = member.started is not None and not member.state.is_final
-        if runs and limit is not None and iso_time(time.time() - limit) >= member.started:
+        started = None if member.state.is_final else member.started
+        if started is not None and limit is not None and iso_time(time.time() - limit) >= started:
             return True
     return False
 
