@@ -47,8 +47,11 @@ def directive(flag: str, value: str | None = None) -> str:
 
 
 def filename(path: str) -> str:
-    """Return a path that sbatch's filename patterns leave as it is (sbatch(1), "filename pattern")."""
-    return path if "\\" in path else path.replace("%", "%%")
+    """Return a path as a filename pattern that stands for it alone (sbatch(1), "filename pattern").
+
+    A backslash in it, which is doubled, keeps all symbols from being replaced.
+    """
+    return path.replace("\\", "\\\\") if "\\" in path else path.replace("%", "%%")
 
 
 def comment(text: str) -> str:
