@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import string
 from typing import Any
@@ -159,6 +158,8 @@ def _environment(job: Submission, index: int) -> dict[str, str | Secret]:
 def _port(key: Key) -> int:
     """Return the port where the members of a job meet on this machine's own network: another one for each attempt, and
     the same for whoever goes on with it."""
+    import hashlib
+
     return _PORTS[int.from_bytes(hashlib.sha256(str(key).encode()).digest()[:4], "big") % len(_PORTS)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -184,6 +183,8 @@ def _add(extra: Mapping[str, Any], made: dict[str, Any]) -> None:
         elif name == "ports":
             made["PortBindings"] = {_port(inside): _bindings(outside) for inside, outside in value.items()}
         elif name not in known:
+            import difflib
+
             near = difflib.get_close_matches(str(name), known, n=1)
             why = _OURS.get(name) or (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}")
             raise UsageError(f"DockerExecutor(additional_kwargs=...): {name!r} cannot be given: {why}.")
