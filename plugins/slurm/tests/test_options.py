@@ -65,8 +65,12 @@ def test_what_is_not_given_is_the_sites_to_decide():
 
 @pytest.mark.parametrize(
     ("field", "value", "line"),
-    [("exclusive", "user", "--exclusive=user"), ("requeue", True, "--requeue"), ("requeue", 0, "--no-requeue")]
-    + [("requeue", False, "--no-requeue")],
+    [
+        ("exclusive", "user", "--exclusive=user"),
+        ("requeue", True, "--requeue"),
+        ("requeue", 0, "--no-requeue"),
+        ("requeue", False, "--no-requeue"),
+    ],
 )
 def test_a_field_has_other_forms(field, value, line):
     assert line in lines(SlurmExecutor(**{field: value}))

@@ -52,7 +52,7 @@ def submission(*executors, program=("python3", "train.py"), environment=None, ke
 PYXIS = SlurmExecutor(
     nodes=1,
     gpus_per_node=8,
-    container_image="nvcr.io#nvidia/pytorch:24.05-py3",
+    container_image="images#team/pytorch:24.05-py3",
     container_mounts=["/data:/data:ro"],
     container_env=["LD_LIBRARY_PATH"],
     srun_args=["--no-container-mount-home"],

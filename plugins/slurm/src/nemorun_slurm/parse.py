@@ -256,7 +256,9 @@ _LIMIT = re.compile(
 def _records(text: str) -> Iterator[str]:
     """Yield the rows of a table. A row goes on to the next line that begins like one: names may hold line feeds."""
     starts = [match.start() for match in _HEAD.finditer(text)]
-    for start, stop in zip(starts, [*starts[1:], len(text)], strict=True):
+    if text.strip() and not starts:
+        raise TransientError(f"expected a table of Slurm's, found {text[:200]!r}.")
+    for start, stop in zip(starts, [*starts, len(text)][1:], strict=True):
         yield text[start:stop].removesuffix("\n")
 
 

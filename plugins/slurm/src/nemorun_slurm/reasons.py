@@ -10,7 +10,7 @@ from nemorun_core import Reason, ReasonKind
 
 __all__ = ["end_reason", "output_reason", "waiting_reason"]
 
-_LIMITS = re.compile(r"Assoc|QOS|Max(?:Jobs|Mem|Cpu)|JobArrayTaskLimit|Limit$")
+_LIMITS = re.compile(r"^Assoc|^QOS|^Max|Limit$")
 _NEVER = MappingProxyType(
     {
         "AccountingPolicy": "the accounting policy",

@@ -72,7 +72,7 @@ for NEMORUN_step in "${NEMORUN_steps[@]}"; do
     [ "$NEMORUN_code" -le "$NEMORUN_highest" ] || NEMORUN_highest=$NEMORUN_code
 done
 trap - EXIT
-exit "$NEMORUN_highest" """
+exit $NEMORUN_highest"""
 
 
 @attrs.frozen(kw_only=True)
@@ -216,6 +216,8 @@ def _member(job: Submission, number: int, parts: Sequence[Component], layout: La
         if secrets is None:
             raise ValueError("a job with secrets needs the path of their file")
         lines += [f"NEMORUN_MEMBER={number}", f". {shell(secrets)}"]
+        hidden = [name for name in inside if isinstance(member.environment.get(name), Secret)]
+        lines += [f'export APPTAINERENV_{name}="${name}"' for name in hidden]
     folders = (layout.folder, layout.support, member.cwd)
     shim, _, _, *arguments = shim_argv(
         posixpath.join(layout.support, "shim.sh"),
