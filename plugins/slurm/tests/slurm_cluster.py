@@ -32,6 +32,7 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.conf = folder / "slurm.conf"
+        self.ssh_config = folder / "ssh" / "config"
 
     @property
     def environment(self) -> dict[str, str]:

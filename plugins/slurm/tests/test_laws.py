@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import pytest
 from nemorun_devkit import ExecutorLaws
+from nemorun_devkit.kit import Kit
 from nemorun_slurm import SlurmExecutor
+from nemorun_slurm.tunnel import SSHTunnel
 from slurm_cluster import Cluster, Wrapped, wait_until
 
 from nemorun_core import Document, Submission
@@ -26,6 +30,16 @@ class TestSlurmExecutor(ExecutorLaws):
     patience_seconds = 60.0
 
     @pytest.fixture(autouse=True)
+    def nonces_of_its_own(self, monkeypatch):
+        """A nonce is unique in the world, and the kit has one that is not: the cluster remembers the run before."""
+        make, drawn = Kit.make, secrets.token_hex(8)
+
+        def made(kit: Kit, *programs: object, nonce: str = "", **options: object) -> Submission:
+            return make(kit, *programs, nonce=drawn if nonce == "f" * 16 else nonce, **options)
+
+        monkeypatch.setattr(Kit, "make", made)
+
+    @pytest.fixture(autouse=True)
     def on_the_cluster(self, cluster: Cluster, monkeypatch, tmp_path_factory):
         """Point Slurm's commands to the cluster, and what is kept in a home to one of the test's own."""
         monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
@@ -36,14 +50,20 @@ class TestSlurmExecutor(ExecutorLaws):
         return SlurmExecutor(partition="main")
 
     @pytest.fixture
-    def scheduler_down(self, cluster, tmp_path, monkeypatch):
+    def point_to(self, monkeypatch):
+        """Return what says where Slurm's commands look for the cluster."""
+        return lambda conf: monkeypatch.setenv("SLURM_CONF", str(conf))
+
+    @pytest.fixture
+    def scheduler_down(self, cluster, tmp_path, point_to):
         """Nobody answers where slurmctld was."""
 
         @contextlib.contextmanager
         def down() -> Iterator[None]:
-            with cluster.unreachable(tmp_path) as conf, monkeypatch.context() as patch:
-                patch.setenv("SLURM_CONF", str(conf))
+            with cluster.unreachable(tmp_path) as conf:
+                point_to(conf)
                 yield
+                point_to(cluster.conf)
 
         return down
 
@@ -167,3 +187,38 @@ class TestSlurmExecutor(ExecutorLaws):
             SlurmExecutor(tunnel=executor.tunnel, **fields)
             for fields in ({"nodes": 0}, {"signal": "INT@60"}, {"mem": "1G", "mem_per_cpu": "1G"}, {"time": "soon"})
         ]
+
+
+class TestSlurmExecutorThroughSSH(TestSlurmExecutor):
+    """The same cluster, with nothing shared but a shell: sshd on loopback."""
+
+    @pytest.fixture
+    def profile(self, tmp_path_factory) -> Path:
+        """What the login node's shell reads first."""
+        return tmp_path_factory.mktemp("login") / "profile"
+
+    @pytest.fixture
+    def point_to(self, profile: Path):
+        return lambda conf: profile.write_text(f"export SLURM_CONF={conf}\n")
+
+    @pytest.fixture
+    def executor(self, cluster: Cluster, tmp_path_factory, tmp_path, profile, point_to):
+        if not cluster.ssh_config.exists():
+            pytest.skip("the cluster has no sshd: tests/clusters/slurm/up --ssh")
+        point_to(cluster.conf)
+        return SlurmExecutor(
+            partition="main",
+            tunnel=SSHTunnel(
+                host="mini",
+                job_dir=str(tmp_path_factory.mktemp("remote")),
+                pre_command=f"PATH={tmp_path}/wrapped:$PATH; . {profile}",
+                options=("-F", str(cluster.ssh_config)),
+            ),
+        )
+
+    @pytest.fixture
+    def shared_folder(self, tmp_path: Path) -> Path:
+        """This login node is this machine."""
+        folder = tmp_path / "shared"
+        folder.mkdir()
+        return folder

@@ -213,7 +213,9 @@ class SlurmBackend(Backend):
         snapshot = self._queue.jobs(time.time() - (0.0 if strangers else self._interval(attempts)))
         rows = {attempt.name: self._rows(attempt, snapshot) for attempt in attempts}
         words = self._words(attempts, rows, snapshot)
-        self._files.refresh([attempt.job for attempt in attempts if _is_worth_a_look(attempt, words[attempt.name])])
+        expecting = [attempt.job for attempt in attempts if _expects_records(attempt, words[attempt.name])]
+        running_on = [attempt.job for attempt in attempts if _runs_on(attempt, words[attempt.name])]
+        self._files.refresh(expecting, running_on)
         ended: list[Submission] = []
         try:
             for attempt in attempts:
@@ -344,9 +346,7 @@ class SlurmBackend(Backend):
 
     # Reading.
 
-    def read_log(
-        self, handle: Handle, member: int, stream: str, offset: int, limit: int, incarnation: int
-    ) -> bytes:
+    def read_log(self, handle: Handle, member: int, stream: str, offset: int, limit: int, incarnation: int) -> bytes:
         """Return a part of a stream."""
         attempt = self._attempts.get(handle)
         if attempt is None:
@@ -397,12 +397,16 @@ def _is_over(seen: Observation) -> bool:
     return bool(seen.members) and all(member.state.is_final for member in seen.members)
 
 
-def _is_worth_a_look(attempt: Attempt, word: Word) -> bool:
-    """Whether the cluster may have records that are not here: not while a job waits, nor once its one rank runs on."""
-    if word.live and all(row.state == "PENDING" for row in word.live):
-        return False
+def _runs_on(attempt: Attempt, word: Word) -> bool:
+    """Whether a job's one rank has started and goes on, so that no new record of it is expected."""
     alone = len(attempt.job.members) == 1 and attempt.job.executors[0].ranks() == 1
-    return not (alone and word.live and attempt.claimed and all(row.state == "RUNNING" for row in word.live))
+    return alone and bool(word.live) and all(row.state == "RUNNING" for row in word.live) and attempt.claimed
+
+
+def _expects_records(attempt: Attempt, word: Word) -> bool:
+    """Whether the cluster may have records that are not here: not while a job waits, nor while it goes on."""
+    waits = bool(word.live) and all(row.state == "PENDING" for row in word.live)
+    return not waits and not _runs_on(attempt, word)
 
 
 def _is_over_its_time(attempt: Attempt) -> bool:

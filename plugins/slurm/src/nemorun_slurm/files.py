@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 import tarfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import attrs
@@ -30,6 +30,24 @@ from nemorun_slurm.tunnel import LocalTunnel, SSHTunnel, Tunnel
 __all__ = ["Files", "LocalFiles", "RemoteFiles", "files_of"]
 
 _SEND_SECONDS = 600.0
+_PIECE_BYTES = 1 << 16
+# Reads a line a folder: `r` for its records, `s` for the sizes of its streams alone. Writes a line a stream, then the
+# records as a tar file.
+_REFRESH = """cd JOB_DIR || exit 1
+names=
+while IFS=' ' read -r what folder; do
+    for file in "$folder"/*.out* "$folder"/*.err*; do
+        case $file in *.outcome*) ;; *) [ ! -f "$file" ] || names="$names $file" ;; esac
+    done
+    [ "$what" = s ] || list="$list $folder"
+done
+[ -z "$names" ] || stat -L -c '%s %n' $names
+echo =
+for folder in $list; do
+    for file in "$folder"/*.start* "$folder"/*.outcome*; do
+        [ ! -f "$file" ] || printf '%s\\0' "$file"
+    done
+done | tar -c -f - --null -T -"""
 
 
 def files_of(tunnel: Tunnel, commands: Commands) -> Files:
@@ -66,8 +84,13 @@ class Files(abc.ABC):
         """
 
     @abc.abstractmethod
-    def refresh(self, jobs: Collection[Submission]) -> None:
-        """Have the records that the jobs' shims wrote so far in the jobs' folders here. Raises TransientError."""
+    def refresh(self, jobs: Sequence[Submission], running_on: Sequence[Submission] = ()) -> None:
+        """Have the records that the jobs' shims wrote so far in the jobs' folders here; of those that `running_on`
+        names, of which no new ones are expected, only learn how much they have printed.
+
+        Raises:
+            TransientError: the cluster did not answer.
+        """
 
     @abc.abstractmethod
     def read(self, job: Submission, name: str, offset: int, limit: int) -> bytes:
@@ -80,10 +103,6 @@ class Files(abc.ABC):
     @abc.abstractmethod
     def forget_secrets(self, jobs: Collection[Submission]) -> None:
         """Remove the secrets of jobs that are final. Raises TransientError."""
-
-    @abc.abstractmethod
-    def remove(self, jobs: Collection[Submission]) -> None:
-        """Remove what was only sent for these jobs. Raises TransientError."""
 
 
 def _outcomes(job: Submission) -> Iterator[tuple[str, str]]:
@@ -120,7 +139,7 @@ class LocalFiles(Files):
                 os.makedirs(self._secrets_dir, 0o700, exist_ok=True)
                 _write(self.secrets(job), secrets.encode("utf-8", "surrogateescape"), 0o600)
 
-    def refresh(self, jobs: Collection[Submission]) -> None:
+    def refresh(self, jobs: Sequence[Submission], running_on: Sequence[Submission] = ()) -> None:
         for job in jobs:  # a network file system tells of new files when the folder is looked at
             with contextlib.suppress(OSError):
                 os.stat(job.folder)
@@ -143,9 +162,6 @@ class LocalFiles(Files):
             with contextlib.suppress(OSError):
                 os.unlink(self.secrets(job))
 
-    def remove(self, jobs: Collection[Submission]) -> None:
-        return None
-
 
 class _Entry(NamedTuple):
     name: str
@@ -164,6 +180,9 @@ class RemoteFiles(Files):
         self._job_dir = job_dir.rstrip("/") or "/"
         self._commands = commands
         self._sent: set[str] = set()
+        # How much each stream had at the last look, by folder and name; and what was read last, which is read again.
+        self._sizes: dict[str, dict[str, int]] = {}
+        self._piece: tuple[str, int, bytes] = ("", 0, b"")
 
     def localised(self, job: Submission) -> Submission:
         paths = self._paths(job)
@@ -254,18 +273,26 @@ class RemoteFiles(Files):
                 self._check(self._commands.run(["sh", "-c", text], stdin=stream, timeout_seconds=_SEND_SECONDS))
         self._sent.add(bundle.digest)
 
-    def refresh(self, jobs: Collection[Submission]) -> None:
-        if not jobs:
+    def refresh(self, jobs: Sequence[Submission], running_on: Sequence[Submission] = ()) -> None:
+        if not jobs and not running_on:
             return
         folders = {os.path.relpath(self.layout(job).folder, self._job_dir): job for job in jobs}
-        text = (
-            f"cd {shlex.quote(self._job_dir)} || exit 1; while IFS= read -r d; do "
-            'for f in "$d"/*.start* "$d"/*.outcome*; do [ -f "$f" ] && printf "%s\\0" "$f"; done; done | '
-            "tar -c -f - --null -T - --ignore-failed-read"
-        )
-        found = self._run(text, "".join(f"{folder}\n" for folder in folders).encode("utf-8", "surrogateescape"))
+        others = [os.path.relpath(self.layout(job).folder, self._job_dir) for job in running_on]
+        asked = [f"r {folder}" for folder in folders] + [f"s {folder}" for folder in others]
+        text = _REFRESH.replace("JOB_DIR", shlex.quote(self._job_dir))
+        found = self._run(text, "".join(f"{line}\n" for line in asked).encode("utf-8", "surrogateescape"))
+        listing, _, records = found.partition(b"=\n")
+        self._sizes.update({folder: {} for folder in (*folders, *others)})
+        for line in listing.decode("utf-8", "surrogateescape").splitlines():
+            size, _, path = line.partition(" ")
+            folder, name = os.path.split(path)
+            self._sizes[folder][name] = int(size)
+        self._unpack(records, folders)
+
+    def _unpack(self, records: bytes, folders: Mapping[str, Submission]) -> None:
+        """Write records into the jobs' folders here, with the times they have on the cluster."""
         try:
-            with tarfile.open(fileobj=io.BytesIO(found), mode="r:") as tar:
+            with tarfile.open(fileobj=io.BytesIO(records), mode="r:") as tar:
                 for entry in tar:
                     stream = tar.extractfile(entry) if entry.isfile() else None
                     folder, name = os.path.split(entry.name)
@@ -274,14 +301,23 @@ class RemoteFiles(Files):
                         _write(path, stream.read(), 0o600)
                         os.utime(path, (entry.mtime, entry.mtime))
         except tarfile.TarError as error:
-            raise TransientError(f"the records of {len(jobs)} jobs came back torn: {error}.") from None
+            raise TransientError(f"the records of {len(folders)} jobs came back torn: {error}.") from None
         except OSError as error:
             raise TransientError(f"{error.filename} cannot be written: {error.strerror}.") from None
 
     def read(self, job: Submission, name: str, offset: int, limit: int) -> bytes:
-        path = shlex.quote(f"{self.layout(job).folder}/{name}")
-        # `tail -c +N` counts from 1; head ends it with a SIGPIPE that nobody hears of.
-        return self._run(f"[ -f {path} ] || exit 0; tail -c +{offset + 1} {path} | head -c {limit}")
+        path = f"{self.layout(job).folder}/{name}"
+        sizes = self._sizes.get(os.path.relpath(os.path.dirname(path), self._job_dir))
+        if sizes is not None and sizes.get(name, 0) <= offset:
+            return b""
+        last, begin, content = self._piece
+        if not (last == path and begin <= offset and offset + limit <= begin + len(content)):
+            # `tail -c +N` counts from 1; head ends it with a SIGPIPE that nobody hears of.
+            most, quoted = max(limit, _PIECE_BYTES), shlex.quote(path)
+            text = f"[ -f {quoted} ] || exit 0; tail -c +{offset + 1} {quoted} | head -c {most}"
+            begin, content = offset, self._run(text)
+            self._piece = (path, begin, content)
+        return content[offset - begin : offset - begin + limit]
 
     def fetch(self, cwd: str, patterns: Sequence[str], to: str) -> None:
         text = (
@@ -301,10 +337,6 @@ class RemoteFiles(Files):
     def forget_secrets(self, jobs: Collection[Submission]) -> None:
         if jobs:
             self._run("exec xargs -0 rm -f --", b"\0".join(os.fsencode(self.secrets(job)) for job in jobs))
-
-    def remove(self, jobs: Collection[Submission]) -> None:
-        if jobs:
-            self._run("exec xargs -0 rm -rf --", b"\0".join(os.fsencode(self.layout(job).folder) for job in jobs))
 
     def _run(self, text: str, stdin: bytes = b"") -> bytes:
         return self._check(self._commands.run(["sh", "-c", text], stdin=stdin, timeout_seconds=_SEND_SECONDS))

@@ -36,10 +36,18 @@ class Snapshot(NamedTuple):
 
 
 class _Answer(NamedTuple):
+    """What was said, and when the question was sent and answered; `ids` are those asked for, and until when."""
+
     asked: float
+    answered: float
     error: str
     text: str
     ids: Mapping[str, float]
+
+    def will_do(self, newer_than: float, called: float, ids: Collection[str]) -> bool:
+        """Whether it answers who called then: an error is one for those alone who were waiting for it."""
+        since = self.answered >= called if self.error and _NO_ACCOUNTING not in self.error else self.asked >= newer_than
+        return since and self.asked <= time.time() and self.ids.keys() >= set(ids)
 
 
 class Queue:
@@ -92,10 +100,10 @@ class Queue:
 
     def _shared(self, path: str, newer_than: float, ids: Collection[str] | None) -> _Answer:
         """Return the shared answer where it will do, else ask and share what was said."""
+        called = time.time()
         with _locked(path):
             known = _read(path)
-            fresh = known is not None and newer_than <= known.asked <= time.time()
-            if known is None or not fresh or not known.ids.keys() >= set(ids or ()):
+            if known is None or not known.will_do(newer_than, called, ids or ()):
                 known = self._ask(known, ids)
                 _write(path, known)
         if known.error and _NO_ACCOUNTING not in known.error:
@@ -115,11 +123,12 @@ class Queue:
         try:
             result = self._commands.run(argv, environment=_CLOCK, timeout_seconds=_QUERY_SECONDS)
         except TransientError as error:
-            return _Answer(asked, error.message, "", wanted)
+            return _Answer(asked, time.time(), error.message, "", wanted)
         if result.returncode != 0:
             said = result.error.splitlines()[-1] if result.error else "it gave no reason"
-            return _Answer(asked, f"{command} failed with exit code {result.returncode}: {said}", "", wanted)
-        return _Answer(asked, "", result.out.decode("utf-8", "replace"), wanted)
+            said = f"{command} failed with exit code {result.returncode}: {said}"
+            return _Answer(asked, time.time(), said, "", wanted)
+        return _Answer(asked, time.time(), "", result.out.decode("utf-8", "replace"), wanted)
 
     def _path(self, command: str) -> str:
         digest = hashlib.sha256(repr(self._identity()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -170,7 +179,8 @@ def _read(path: str) -> _Answer | None:
     try:
         with open(path, encoding="utf-8") as stream:
             head = json.loads(stream.readline())
-            return _Answer(float(head["asked"]), str(head["error"]), stream.read(), dict(head["ids"]))
+            times = float(head["asked"]), float(head["answered"])
+            return _Answer(*times, str(head["error"]), stream.read(), dict(head["ids"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -179,6 +189,6 @@ def _write(path: str, answer: _Answer) -> None:
     """Share an answer; on a full disk it is this process's alone."""
     with contextlib.suppress(OSError):
         with open(f"{path}.new", "w", encoding="utf-8") as stream:
-            head = {"asked": answer.asked, "error": answer.error, "ids": dict(answer.ids)}
-            stream.write(json.dumps(head) + "\n" + answer.text)
+            head = {**answer._asdict(), "ids": dict(answer.ids)}
+            stream.write(json.dumps({name: head[name] for name in head if name != "text"}) + "\n" + answer.text)
         os.replace(f"{path}.new", path)
