@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tarfile
+import threading
 from pathlib import Path
 
 import attrs
@@ -225,18 +226,28 @@ def test_containers_are_kept_as_the_executor_says(kit, engine, keep, code, kept)
     assert bool(remains(engine, kit.nonce)) is kept
 
 
-def test_a_container_that_was_made_and_never_started_is_removed_by_the_next_driver(kit, engine):
-    """Its driver died between the two; nothing ran, so the job is not taken."""
-    job = kit.make("exit 3")
-    body = {"Image": SMALL, "Cmd": ["true"], "Labels": _labels(job)}
-    assert engine.request("POST", "/containers/create", body, name=job.key.slug()).status == 201
-    kit.reopen()
-    assert kit.find(job) == {}
-    assert remains(engine, kit.nonce) == []
+def test_a_container_that_was_made_and_not_started_is_started_by_the_next_driver(kit):
+    """Its driver died between the two."""
+    job = kit.make("echo ran >>runs; exit 3", cwd=kit.shared)
+    kit.backend._open([job])
+    kit.backend._placer._make(job)
+    assert kit.member(kit.adopt(job)).exit_code == 3
+    assert kit.lines("runs") == ["ran"]
 
 
-def _labels(job):
-    return {"nemorun.key": str(job.key), "nemorun.nonce": job.key.nonce, "nemorun.member": "0"}
+def test_a_container_that_is_about_to_start_is_not_started_twice(kit):
+    """Its driver died, and the engine has not come to what that asked for last."""
+    job = kit.make("echo ran >>runs; exit 3", cwd=kit.shared)
+    kit.backend._open([job])
+    [made] = kit.backend._placer._make(job)
+    other = threading.Thread(target=kit.backend._placer._start, args=(made.id,))
+    other.start()
+    try:
+        assert kit.member(kit.adopt(job)).exit_code == 3
+    finally:
+        other.join()
+    kit.settle()
+    assert kit.lines("runs") == ["ran"]
 
 
 @pytest.mark.parametrize("image", [SMALL, IMAGE, "test/bash"])

@@ -163,25 +163,26 @@ class DockerBackend(Backend):
             kept.missing = not all(self._was_started(job, index) for index in range(len(members)))
         return handle
 
+    def _is_there(self, job: Submission, index: int) -> bool:
+        container = self._containers.get((str(job.key), index))
+        return (container is not None and not container.is_gone) or is_claimed(job, index)
+
     def _was_started(self, job: Submission, index: int) -> bool:
         container = self._containers.get((str(job.key), index))
-        there = container is not None and not container.is_created and not container.is_gone
-        return there or is_claimed(job, index)
+        return self._is_there(job, index) and (container is None or not container.is_created)
 
     def find(self, jobs: Collection[Submission]) -> Mapping[Key, Handle]:
-        """Adopt the jobs of which any member was started, in one query.
+        """Adopt the jobs of which any container is there or any member was started, in one query.
 
-        A driver that died while it started a group may have started a part of it: `poll` starts the rest. One that died
-        before it started anything left containers that never ran: they are removed.
+        A driver that died while it started a job may have started a part of it, and the engine may still be about to
+        start what it was asked for: `poll` starts the rest, which changes nothing for a container that starts already.
         """
         self._open(jobs)
         unknown = [job for job in jobs if job.key.slug() not in self._jobs]
         self._containers.look()
         for job in unknown:
-            if any(self._was_started(job, index) for index in range(len(job.members))):
+            if any(self._is_there(job, index) for index in range(len(job.members))):
                 self._keep(job)
-            else:
-                self._placer.withdraw(job)
         return {job.key: job.key.slug() for job in jobs if job.key.slug() in self._jobs}
 
     def poll(self, handles: Collection[Handle]) -> Mapping[Handle, Observation]:
