@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -199,7 +200,14 @@ class TestSlurmExecutorThroughSSH(TestSlurmExecutor):
 
     @pytest.fixture
     def point_to(self, profile: Path):
-        return lambda conf: profile.write_text(f"export SLURM_CONF={conf}\n")
+        """The answers of a moment ago, which are shared, are no failed ones: they have to be too old first."""
+
+        def point(conf: Path) -> None:
+            profile.write_text(f"export SLURM_CONF={conf}\n")
+            began = time.time()
+            wait_until(lambda: time.time() - began > 1.1, "the end of the shortest interval")
+
+        return point
 
     @pytest.fixture
     def executor(self, cluster: Cluster, tmp_path_factory, tmp_path, profile, point_to):
