@@ -359,6 +359,11 @@ def test_a_killed_or_missing_sbatch_is_no_refusal(code):
         ("slurmstepd: error: pyxis: failed to import docker image\n", ReasonKind.IMAGE),
         ("slurmstepd: error: pyxis: couldn't start container\n", ReasonKind.IMAGE),
         ("FATAL:   could not open image /home/me/a.sif: no such file or directory\n", ReasonKind.IMAGE),
+        ("srun: unrecognized option '--container-image=a'\n", ReasonKind.REJECTED),
+        (
+            "srun: error: Unable to create step for job 40: More processors requested than permitted\n",
+            ReasonKind.REJECTED,
+        ),
         ("srun: error: n1: task 0: Exited with exit code 3\n", None),
         ("echo of the user's: Out Of Memory\n", None),
         ("", None),

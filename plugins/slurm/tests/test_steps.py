@@ -112,7 +112,8 @@ def test_members_run_together_where_all_were_told(jobs, executors):
     )
     folder = jobs.run(*((executor, text) for executor in executors))
     logs = [log(folder, member)[0].split() for member in range(count)]
-    [(head, port, *hosts)] = {tuple(words[1:]) for words in logs}
+    assert len({tuple(words[1:]) for words in logs}) == 1
+    head, port, *hosts = logs[0][1:]
     assert [words[0] for words in logs] == hosts
     assert head == hosts[0]
     assert 1024 < int(port) < 65536
