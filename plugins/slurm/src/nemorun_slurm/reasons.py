@@ -124,8 +124,8 @@ def end_reason(state: str, word: str, exit_code: int | None, signal: int | None)
 def output_reason(text: str) -> Reason | None:
     """Return the reason that srun, slurmstepd or a container's runtime gave in the batch script's output; None: none.
 
-    A witness of what neither a record nor squeue has: that memory ran out in a step, that a container could not be made,
-    or that srun took the step for impossible.
+    A witness of what neither a record nor squeue has: that memory ran out in a step, that a container could not be
+    made, or that srun took the step for impossible.
     """
     for line in text.splitlines():
         for pattern, kind in _OUTPUT:
