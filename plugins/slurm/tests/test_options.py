@@ -76,6 +76,12 @@ def test_a_field_has_other_forms(field, value, line):
     assert line in lines(SlurmExecutor(**{field: value}))
 
 
+def test_gpus_of_each_task_need_the_number_of_tasks():
+    assert "--ntasks=8" in lines(SlurmExecutor(nodes=2, ntasks_per_node=4, gpus_per_task=1))
+    [component] = components([SlurmExecutor(nodes=1, ntasks_per_node=4, gpus_per_task=1)] * 3)
+    assert "#SBATCH --ntasks=12" in directives(component, None)
+
+
 def test_a_timeout_is_told_to_slurm_a_minute_later():
     assert "--time=3" in lines(SlurmExecutor(timeout_seconds=61.0), 61.0)
     assert "--time=10" in lines(SlurmExecutor(time="10", timeout_seconds=61.0), 61.0)

@@ -342,6 +342,19 @@ def test_a_broken_connection_is_no_refusal(said):
     assert refusal(said, 1) is None
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "sbatch: unrecognized option '--segment=4'\nTry \"sbatch --help\" for more information",
+        "sbatch: error: Invalid directive found in batch script: x",
+        "sbatch: error: Invalid --time specification",
+        'sbatch: error: "x" is not a valid node count',
+    ],
+)
+def test_sbatchs_own_reader_ends_as_ssh_does_and_is_believed(said):
+    assert isinstance(refusal(said, 255), Rejected)
+
+
 @pytest.mark.parametrize("code", [-9, 0, 126, 127, 255])
 def test_a_killed_or_missing_sbatch_is_no_refusal(code):
     assert refusal(FAILED + "Invalid partition name specified", code) is None

@@ -76,6 +76,8 @@ def directives(component: Component, timeout_seconds: float | None) -> list[str]
     executor = component.executor
     given: dict[str, object] = {field: getattr(executor, field) for field in FLAGS}
     given.update(nodes=component.nodes, ntasks=component.ntasks)
+    if executor.gpus_per_task is not None and component.ntasks is None:
+        given["ntasks"] = executor.ranks() * (len(component.members) if component.placing == "apart" else 1)
     if executor.time is None and timeout_seconds is not None:
         given["time"] = min(math.ceil(timeout_seconds / 60) + 1, _MOST_MINUTES)
     lines = []

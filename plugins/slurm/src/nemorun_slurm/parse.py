@@ -223,7 +223,7 @@ def refusal(stderr: str, returncode: int) -> Rejected | Deferred | None:
     Sure is a limit or a fault that slurmctld or sbatch's own reader names. A connection that broke, a sbatch that was
     killed, and words that are not known are not.
     """
-    if returncode <= 0 or returncode >= 126:
+    if returncode <= 0 or (returncode >= 126 and not _SYNTAX.search(stderr)):
         return None
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     said = [re.sub(r"^sbatch: (?:error: |fatal: )?", "", line) for line in lines if line.startswith("sbatch: ")]
@@ -237,6 +237,11 @@ def refusal(stderr: str, returncode: int) -> Rejected | Deferred | None:
     return Rejected(Reason(ReasonKind.REJECTED, words))
 
 
+# What sbatch's own reader says, with the exit code 255, which is ssh's where a connection broke.
+_SYNTAX = re.compile(
+    r"^sbatch: (?:error: |fatal: )?(?:unrecognized option|invalid|option .* (?:requires|is ambiguous)|.*not a valid )",
+    re.IGNORECASE | re.MULTILINE,
+)
 # What slurm_errno.c has for communication, authentication and a busy slurmctld; none of it says that there is no job.
 _BROKEN = re.compile(
     r"unable to contact slurm|timed out|connection (?:refused|failure|reset|error)|communication|transport endpoint"
