@@ -30,6 +30,15 @@ while case $1 in -*) true ;; *) false ;; esac; do shift; done
 export SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0 SLURM_STEP_NUM_NODES=1
 exec "$@"
 """
+# Stands for Apptainer: says how it was called, takes what is set from outside over the image's own, runs the program.
+APPTAINER = """#!/bin/sh
+echo "$1 $2 $3" >&2
+while [ "$1" != --pwd ]; do shift; done
+cd "$2" && shift 3
+export STAGE=image TOKEN=image
+[ -z "${APPTAINERENV_STAGE+x}" ] || STAGE=$APPTAINERENV_STAGE TOKEN=$APPTAINERENV_TOKEN
+exec "$@"
+"""
 
 
 def submission(*executors, program=("python3", "train.py"), environment=None, key=None):
@@ -121,9 +130,9 @@ def test_every_golden_file_is_of_a_job():
 def commands() -> Iterator[str]:
     """A folder to stand first on PATH."""
     with tempfile.TemporaryDirectory() as folder:
-        srun = Path(folder, "srun")
-        srun.write_text(SRUN)
-        srun.chmod(0o755)
+        for name, text in (("srun", SRUN), ("apptainer", APPTAINER)):
+            Path(folder, name).write_text(text)
+            Path(folder, name).chmod(0o755)
         yield folder
 
 
@@ -231,6 +240,18 @@ def test_a_secret_reaches_its_member_from_its_file_alone(commands, tmp_path, mon
     path.write_text(secrets_text(job))
     monkeypatch.delenv("SOURCE")
     assert run(job, commands, secrets=str(path))[:2] == (0, b"s'e\nhidden")
+
+
+def test_declared_variables_win_over_those_of_an_apptainer_image(commands, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE", "hid den")
+    job = submission(
+        SlurmExecutor(container_image="a b.sif", container_runtime="apptainer", container_mounts=["/data:/data"]),
+        program=("sh", "-c", 'echo "$STAGE,$TOKEN"'),
+        environment={"STAGE": "it's", "TOKEN": Secret.from_env("SOURCE")},
+    )
+    (tmp_path / "secrets").write_text(secrets_text(job))
+    code, log, _ = run(job, commands, secrets=str(tmp_path / "secrets"))
+    assert (code, log) == (0, b"exec --bind /data:/data\nit's,hid den\n")
 
 
 def test_each_member_has_its_own_secrets(monkeypatch):
