@@ -66,6 +66,15 @@ def test_members_of_one_component_must_ask_for_the_same():
         components([SlurmExecutor(nodes=1, het_group_indices=[0, 0]), SlurmExecutor(nodes=2, het_group_indices=[0, 0])])
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"setup_lines": "a"}, {"export": "NONE"}, {"requeue": 1}, {"job_name_prefix": "a"}, {"open_mode": "truncate"}],
+)
+def test_what_a_job_has_once_must_be_the_same_for_all_members(fields):
+    with pytest.raises(UsageError, match=next(iter(fields))):
+        components([SlurmExecutor(heterogeneous=True), SlurmExecutor(heterogeneous=True, **fields)])
+
+
 @pytest.mark.parametrize("fields", [{"mem": "1G"}, {"gres": "gpu:1"}, {"gpus_per_node": 1}, {"ntasks": 2}])
 def test_what_is_meant_for_a_node_needs_nodes(fields):
     with pytest.raises(UsageError, match=next(iter(fields))):

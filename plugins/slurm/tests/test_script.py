@@ -130,7 +130,7 @@ def test_every_golden_file_is_of_a_job():
 def commands() -> Iterator[str]:
     """A folder to stand first on PATH."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in (("srun", SRUN), ("apptainer", APPTAINER)):
+        for name, text in (("srun", SRUN), ("apptainer", APPTAINER), ("scontrol", "#!/bin/sh\necho n1\n")):
             Path(folder, name).write_text(text)
             Path(folder, name).chmod(0o755)
         yield folder
@@ -198,6 +198,13 @@ def test_the_programs_exit_code_is_the_scripts(commands):
 def test_setup_lines_that_end_the_script_are_no_success(commands, text, code):
     job = submission(SlurmExecutor(setup_lines=text), program=("echo", "ran"))
     assert run(job, commands)[:2] == (code, b"")
+
+
+def test_strict_setup_lines_do_not_cut_off_the_members(commands):
+    executor = SlurmExecutor(setup_lines="set -euo pipefail\nIFS=,")
+    job = submission(*[executor] * 2, program=("sh", "-c", "exit $((3 + NEMORUN_MEMBER * 4))"))
+    code, _, said = run(job, commands, SLURM_TASKS_PER_NODE="2", SLURM_JOB_NODELIST="n1")
+    assert (code, said.count(b"unbound")) == (7, 0)
 
 
 def test_setup_lines_run_where_the_job_does_and_before_it(commands):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -36,6 +37,8 @@ _OF_A_MEMBER = frozenset(
         "timeout_seconds",
     }
 )
+# What a job has once, whatever its members are.
+_OF_THE_JOB = ("export", "job_name_prefix", "open_mode", "requeue", "setup_lines")
 _PER_NODE = ("gpus_per_node", "gres", "mem", "ntasks_per_node")
 
 
@@ -82,10 +85,16 @@ def components(executors: Sequence[SlurmExecutor]) -> tuple[Component, ...]:
     """Return the allocations of a job with these members: one, unless a member is heterogeneous or asks for others.
 
     Raises:
-        UsageError: `het_group_indices` do not fit the members, members of one component ask for different things, or
-            several tasks of a member would have to be packed.
+        UsageError: members differ in what a job has once, `het_group_indices` do not fit the members, members of one
+            component ask for different things, or several tasks of a member would have to be packed.
     """
     first = executors[0]
+    for number, field in itertools.product(range(1, len(executors)), _OF_THE_JOB):
+        if getattr(executors[number], field) != getattr(first, field):
+            raise UsageError(
+                f"members 0 and {number} of a group have different {field} on SlurmExecutor, and are one job of Slurm.",
+                hint=f"Give all members the same {field}.",
+            )
     if len(executors) == 1:
         return (Component(executor=first, members=(0,), placing="alone"),)
     if first.het_group_indices is not None:

@@ -193,7 +193,7 @@ def _hosts(parts: Sequence[Component]) -> str:
 def _setup(job: Submission, executor: SlurmExecutor) -> list[str]:
     if not executor.setup_lines.strip():
         return []
-    return [f"cd -- {shell(job.members[0].cwd)}\n{executor.setup_lines.strip()}"]
+    return [f"cd -- {shell(job.members[0].cwd)}\n{executor.setup_lines.strip()}\nset +eu"]
 
 
 def _member(job: Submission, number: int, parts: Sequence[Component], layout: Layout, secrets: str | None) -> str:
