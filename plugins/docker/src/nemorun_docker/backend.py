@@ -21,6 +21,9 @@ from nemorun_core import (
     Handle,
     Key,
     Observation,
+    Reason,
+    ReasonKind,
+    Rejected,
     State,
     Stopping,
     Submission,
@@ -44,7 +47,7 @@ R = TypeVar("R")
 
 _AT_ONCE = 8
 _LAST_WORDS = 4
-_LOOK_AGAIN_SECONDS = 0.02
+_LOOK_AGAIN_SECONDS, _COMPLETE_AGAIN_SECONDS = 0.02, 1.0
 _MOST_LOOKS = 50
 
 
@@ -189,10 +192,26 @@ class DockerBackend(Backend):
         """Look at the records and containers of these jobs. The open stream of events is the query."""
         self._open([])
         self._noticed.difference_update(handles)
+        self._complete([self._jobs[handle] for handle in handles if handle in self._jobs])
         return {
             handle: self._look(self._jobs[handle]) if handle in self._jobs else UNKNOWN
             for handle in dict.fromkeys(handles)
         }
+
+    def _complete(self, jobs: Sequence[_Job]) -> None:
+        """Start what drivers before did not come to start. Raises TransientError."""
+        moment = time.monotonic()
+        missing = [job for job in jobs if job.missing and (job.look_at is None or job.look_at <= moment)]
+        with _pool(len(missing)) as apply:
+            results = [apply(self._placer.complete, job.submission) for job in missing]
+            for job, result in zip(missing, results, strict=True):
+                answer = result()
+                if answer is None:
+                    job.missing = False
+                elif isinstance(answer, Rejected):
+                    self._abandon(job, answer.reason)
+                else:
+                    job.look_at = moment + _COMPLETE_AGAIN_SECONDS
 
     def _refresh(self) -> None:
         """Know what the engine knows. Raises TransientError."""
@@ -208,8 +227,6 @@ class DockerBackend(Backend):
         self._noticed.intersection_update(self._jobs)
 
     def _look(self, job: _Job) -> Observation:
-        if job.missing:
-            job.missing = self._placer.complete(job.submission)
         if job.stopping.due is not None and not job.is_over:
             self._act([job])
         seen = []
@@ -221,9 +238,10 @@ class DockerBackend(Backend):
             seen.append(one)
             if one.state.is_final:
                 self._secrets.remove(member.name)
-        waits = any(one.state is State.RUNNING and one.started is None for one in seen) and job.looks < _MOST_LOOKS
-        job.looks += 1
-        job.look_at = time.monotonic() + _LOOK_AGAIN_SECONDS if waits else None
+        if not job.missing:
+            waits = any(one.state is State.RUNNING and one.started is None for one in seen) and job.looks < _MOST_LOOKS
+            job.looks += 1
+            job.look_at = time.monotonic() + _LOOK_AGAIN_SECONDS if waits else None
         return Observation(members=tuple(seen))
 
     def _last(self, container: Container) -> Last:
@@ -252,17 +270,17 @@ class DockerBackend(Backend):
         jobs = [self._jobs[handle] for handle in handles if handle in self._jobs]
         for job in jobs:
             if job.missing:
-                self._abandon(job)
+                self._abandon(job, Reason(ReasonKind.INTERRUPT, "never started"))
             if not job.is_over:
                 how(job.stopping, time.monotonic())
         self._act([job for job in jobs if not job.is_over])
 
-    def _abandon(self, job: _Job) -> None:
+    def _abandon(self, job: _Job, reason: Reason) -> None:
         """Give up the members that were never started."""
         for index, member in enumerate(job.members):
             if not self._was_started(job.submission, index):
                 self._placer.remove(member.place, member.name)
-                member.given_up = True
+                member.given_up = reason
         job.missing = False
 
     def _act(self, jobs: Sequence[_Job]) -> None:

@@ -204,11 +204,12 @@ class Containers:
                 known.has_ended, known.exit_code = True, int(event["Actor"]["Attributes"]["exitCode"])
 
     def _take(self, place: Place, entry: dict[str, Any]) -> None:
-        """Take in one entry of the list; an end that was told before is not taken back by a list that lags."""
+        """Take in one entry of the list; a start or an end that was told before is not taken back by a list
+        that lags."""
         known = self._found.get(place)
         if known is None or known.id != entry["Id"]:
-            known = self._found[place] = Container(entry["Id"])
-        known.is_created = entry["State"] == "created"
+            known = self._found[place] = Container(entry["Id"], is_created=True)
+        known.is_created = known.is_created and entry["State"] == "created"
         known.is_gone = False
         if entry["State"] not in _OPEN and not known.has_ended:
             said = _EXITED.match(entry["Status"])

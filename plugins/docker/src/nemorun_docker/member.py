@@ -46,7 +46,7 @@ class DockerMember:
     """A member, its name on the engine, and how it ended once that is known.
 
     Attributes:
-        given_up: it will never be started, because the job is cancelled.
+        given_up: why it will never be started.
     """
 
     def __init__(self, job: Submission, index: int, name: str) -> None:
@@ -54,8 +54,7 @@ class DockerMember:
         self.place: Place = (str(job.key), index)
         self.name = name
         self.end: MemberObservation | None = None
-        self.given_up = False
-        self.has_started = False
+        self.given_up: Reason | None = None
 
     def observe(
         self, container: Container | None, last: Callable[[Container], Last], *, timed_out: bool
@@ -70,12 +69,10 @@ class DockerMember:
             TransientError: the engine did not answer.
         """
         if self.end is None and self.given_up:
-            reason = Reason(ReasonKind.INTERRUPT, "never started")
-            self.end = MemberObservation(state=State.FAILED, reason=reason, ended=iso_time(time.time()))
+            self.end = MemberObservation(state=State.FAILED, reason=self.given_up, ended=iso_time(time.time()))
         if self.end is not None:
             return self.end
         witness = read_rank(self.base, "")
-        self.has_started = witness.started is not None
         started = iso_time(witness.started) if witness.started else None
         if container is not None and not container.has_ended and not container.is_gone:
             if container.is_created:

@@ -109,21 +109,20 @@ class Placer:
 
         return Placing(job, finish=finish)
 
-    def complete(self, job: Submission) -> bool:
-        """Start the members that a driver did not come to start; return whether any is still missing.
+    def complete(self, job: Submission) -> Rejected | Deferred | None:
+        """Start the members that a driver did not come to start; return why one cannot be, for good or for now.
 
         Raises:
             TransientError: the engine did not answer.
         """
         try:
-            made = self._make(job)
-        except _Refused:
-            return True
-        for container in made:
-            if self._start(container.id):
-                return True
-            container.is_created = False
-        return False
+            for container in self._make(job):
+                if words := self._start(container.id):
+                    return refusal(words)
+                container.is_created = False
+        except _Refused as refused:
+            return refused.answer
+        return None
 
     def withdraw(self, job: Submission) -> None:
         """Remove what was made of a job that is not taken, records and all. Raises TransientError."""
