@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -223,6 +224,13 @@ def test_a_restart_is_a_new_incarnation_and_attempt(commands):
 def test_a_restart_over_the_budget_runs_nothing(commands):
     job = submission(SlurmExecutor(requeue=2), program=("echo", "ran"))
     assert run(job, commands, SLURM_RESTART_COUNT="3")[:2] == (1, b"")
+
+
+def test_a_port_on_which_somebody_listens_is_passed_over(commands):
+    job = submission(SlurmExecutor(), program=("sh", "-c", "echo $NEMORUN_HEAD_PORT"))
+    wanted = int(run(job, commands)[1])
+    with socket.create_server(("127.0.0.1", wanted)):
+        assert wanted < int(run(job, commands)[1]) < wanted + 100
 
 
 def test_an_existing_claim_runs_nothing_and_says_so(commands, tmp_path):

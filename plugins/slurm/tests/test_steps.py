@@ -19,6 +19,7 @@ from nemorun_core import Key, Member, ReasonKind, Submission, read_outcome
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(120)]
 
 SUPPORT = Path(nemorun_core.__file__).parent / "engine"
+ALL_UP = "[ -e up0 ] && [ -e up1 ] && [ -e up2 ]"
 OVER = {"CANCELLED", "COMPLETED", "FAILED", "OUT_OF_MEMORY", "TIMEOUT"}
 PLACE = 'echo "$NEMORUN_RANK $NEMORUN_LOCAL_RANK $NEMORUN_NODE_RANK $NEMORUN_NNODES"'
 
@@ -42,7 +43,7 @@ class Jobs:
                 Member(argv=("sh", "-c", text), environment={"NEMORUN_MEMBER": str(number)}, cwd=str(self.folder))
                 for number, (_, text) in enumerate(members)
             ),
-            executors=tuple(attrs.evolve(executor, partition="main") for executor, _ in members),
+            executors=tuple(attrs.evolve(executor, partition=executor.partition or "main") for executor, _ in members),
             folder=str(folder),
             support=str(SUPPORT),
         )
@@ -96,6 +97,7 @@ def test_a_launcher_is_started_once_on_each_node(jobs):
 GROUPS = {
     "apart": [SlurmExecutor(nodes=1, ntasks_per_node=2)] * 2,
     "packed": [SlurmExecutor()] * 6,
+    "packed by memory": [SlurmExecutor(mem_per_cpu="50M")] * 3,
     "heterogeneous": [SlurmExecutor(mem="100M"), SlurmExecutor(nodes=2)],
     "shared": [SlurmExecutor(nodes=1, het_group_indices=[0, 1, 1])] * 3,
 }
@@ -117,6 +119,17 @@ def test_members_run_together_where_all_were_told(jobs, executors):
     assert [words[0] for words in logs] == hosts
     assert head == hosts[0]
     assert 1024 < int(port) < 65536
+
+
+def test_packed_members_run_together_where_the_first_could_take_all_memory(own_cluster, tmp_path):
+    extra = tmp_path / "extra.conf"
+    extra.write_text("PartitionName=whole Nodes=ALL DefMemPerNode=1000 State=UP\n")
+    jobs = Jobs(own_cluster("--nodes", "1", "--acct", "none", "--extra", str(extra)), tmp_path)
+    text = (
+        f"touch up$NEMORUN_MEMBER; n=0; until {ALL_UP} || [ $n -gt 2000 ]; do n=$((n + 1)); sleep 0.01; done; {ALL_UP}"
+    )
+    folder = jobs.run(*[(SlurmExecutor(partition="whole"), text)] * 3)
+    assert [read_outcome(str(folder / f"0.0.{member}"), "").code for member in range(3)] == [0, 0, 0]
 
 
 def test_members_apart_have_nodes_of_their_own(jobs):

@@ -247,6 +247,8 @@ def _placed(part: Component, parts: Sequence[Component], number: int) -> list[st
         options.append(f"--het-group={parts.index(part)}")
     if part.placing == "packed":
         options += ["--nodes=1", "--ntasks=1", "--exact"]
+        if executor.mem_per_cpu is None and executor.mem_per_gpu is None:
+            options.append("--mem=0")  # shared: the first step would else take the job's memory, and the others wait
     else:
         nodes = executor.nodes
         options += [f"--nodes={nodes}"] if nodes else []
