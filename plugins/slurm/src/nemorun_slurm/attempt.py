@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import attrs
@@ -24,6 +24,7 @@ from nemorun_core import (
 )
 from nemorun_core.contracts.witness import RankWitness
 from nemorun_slurm.parse import QueueRow, observe_state
+from nemorun_slurm.reasons import output_reason
 
 __all__ = ["Attempt", "Word"]
 
@@ -40,12 +41,13 @@ class Word(NamedTuple):
 
     Attributes:
         rows: of its own jobs, each by id and name: one, or more where a submission was accepted late.
-        known: Slurm was asked after the submission, and accounting as well where it was needed: what is not in `rows`
-            is not there.
+        since: squeue was asked after the submission, so that a job that it does not show is not held any more.
+        told: accounting answered too, where it was asked.
     """
 
     rows: Sequence[QueueRow]
-    known: bool
+    since: bool
+    told: bool
 
     @property
     def live(self) -> list[QueueRow]:
@@ -162,16 +164,17 @@ class Attempt:
         restarts = max((row.restarts for row in word.live), default=0)
         if restarts > self.incarnation:
             return self._by_row(word.live, restarts)
-        claimed = any(ranks.claimed for ranks in members)
-        if word.live or not word.known:
-            if not claimed:
-                return self._by_row(word.live, self.incarnation)
-            return Observation(members=self._alive(members), incarnation=self.incarnation)
-        if word.final is None and not all(ranks.over for ranks in members):
+        ended = word.final is not None or all(ranks.over for ranks in members)
+        if not word.live and word.since and ended:
+            return self._observed(self._dead(ranks, word.final) for ranks in members)
+        if not word.live and word.since and word.told:
             return UNKNOWN
-        return Observation(
-            members=tuple(self._dead(ranks, word.final) for ranks in members), incarnation=self.incarnation
-        )
+        if any(ranks.claimed for ranks in members):
+            return self._observed(self._alive(members))
+        return self._by_row(word.live, self.incarnation)
+
+    def _observed(self, members: Iterable[MemberObservation]) -> Observation:
+        return Observation(members=tuple(members), incarnation=self.incarnation)
 
     def _by_row(self, live: Sequence[QueueRow], incarnation: int) -> Observation:
         """What is seen before the first record of an incarnation."""
@@ -185,7 +188,7 @@ class Attempt:
         member = MemberObservation(state=State.PENDING)
         return Observation(members=(member,) * len(self.job.members), incarnation=incarnation, reason=reason)
 
-    def _alive(self, members: Sequence[_Ranks]) -> tuple[MemberObservation, ...]:
+    def _alive(self, members: Sequence[_Ranks]) -> list[MemberObservation]:
         """Say how members stand while Slurm holds the job: one that ended is final, but the last of them only where
         all succeeded, since Slurm may start the job again."""
         seen = [
@@ -196,7 +199,21 @@ class Attempt:
         if all(member.state.is_final for member in seen) and not settled:
             last = max(range(len(seen)), key=lambda index: (seen[index].ended or "", index))
             seen[last] = members[last].run()
-        return tuple(seen)
+        return seen
+
+    def explain(self, output: str) -> None:
+        """Take in what srun and the container's runtime said of the end, where nothing better explains it: that memory
+        ran out of a program that was killed, or that there is no image for one that never started."""
+        found = output_reason(output)
+        if found is None:
+            return
+        members = []
+        for member in self.seen.members:
+            killed = member.state is State.FAILED and member.exit_code in (None, 137)
+            overridden = member.reason is not None and member.reason.kind in _OVERRIDING
+            fits = found.kind is ReasonKind.OUT_OF_MEMORY or member.host is None
+            members.append(attrs.evolve(member, reason=found) if killed and fits and not overridden else member)
+        self.seen = attrs.evolve(self.seen, members=tuple(members))
 
     def _dead(self, ranks: _Ranks, final: QueueRow | None) -> MemberObservation:
         """Say how a member ended of which Slurm holds nothing any more."""
@@ -217,6 +234,6 @@ class Attempt:
             member = attrs.evolve(member, ended=final.ended)
         if member.state is State.FAILED and overriding is not None:
             return attrs.evolve(member, reason=overriding)
-        if not ranks.over and state is State.CANCELLED:
-            return attrs.evolve(member, state=State.CANCELLED, reason=None)
+        if state is State.CANCELLED and (member.signals or not ranks.over):
+            return attrs.evolve(member, state=State.CANCELLED, reason=reason)
         return member

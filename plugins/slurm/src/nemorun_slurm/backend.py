@@ -21,6 +21,7 @@ from nemorun_core import (
     ReasonKind,
     Rejected,
     Secret,
+    State,
     Submission,
     TransientError,
     UsageError,
@@ -33,7 +34,7 @@ from nemorun_slurm.files import files_of
 from nemorun_slurm.parse import QueueRow, observe_state, refusal, submitted_id
 from nemorun_slurm.queue import Queue, Snapshot
 from nemorun_slurm.quoting import comment
-from nemorun_slurm.script import KEY_MARK, batch_script, job_name, secrets_text
+from nemorun_slurm.script import KEY_MARK, batch_output, batch_script, job_name, secrets_text
 from nemorun_slurm.tunnel import Tunnel
 
 __all__ = ["SlurmBackend"]
@@ -44,6 +45,7 @@ _SECOND_TERM_SECONDS = 1.0
 _AGAIN_SECONDS = 5.0
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 60.0
 _PART_OF_AGE = 6.0
+_OUTPUT_BYTES = 1 << 16
 
 
 class SlurmBackend(Backend):
@@ -223,6 +225,7 @@ class SlurmBackend(Backend):
                 if seen != attempt.seen:
                     attempt.seen, attempt.changed = seen, time.monotonic()
                 if _is_over(seen):
+                    self._explain(attempt)
                     attempt.over = True
                     ended.append(attempt.job)
         except OSError as error:
@@ -231,6 +234,12 @@ class SlurmBackend(Backend):
         if with_secrets:
             self._files.forget_secrets(with_secrets)
         self._attend([attempt for attempt in attempts if not attempt.over], words)
+
+    def _explain(self, attempt: Attempt) -> None:
+        """Look into what the batch script printed, where a program was killed and Slurm does not say why."""
+        if any(member.state is State.FAILED and member.exit_code in (None, 137) for member in attempt.seen.members):
+            name = os.path.basename(batch_output("", attempt.job.key.attempt))
+            attempt.explain(self._files.read(attempt.job, name, 0, _OUTPUT_BYTES).decode("utf-8", "replace"))
 
     def _interval(self, attempts: Sequence[Attempt]) -> float:
         """Return how old an answer may be: a second where something has just happened, a minute where nothing does."""
@@ -257,8 +266,8 @@ class SlurmBackend(Backend):
                         rows[name].append(row)
             except TransientError:
                 answered = False  # no witness: what the records say holds, and nothing else is concluded
-        left = {attempt.name for attempt in leavers} if answered else set()
-        return {name: Word(found, known=bool(found) or name in left) for name, found in rows.items()}
+        left = {attempt.name for attempt in leavers}
+        return {name: Word(found, since=bool(found) or name in left, told=answered) for name, found in rows.items()}
 
     # Ending.
 
@@ -283,7 +292,7 @@ class SlurmBackend(Backend):
 
     def _fresh_rows(self, attempts: Sequence[Attempt]) -> dict[str, list[QueueRow]]:
         snapshot = self._queue.jobs(time.time())
-        return {attempt.name: Word(self._rows(attempt, snapshot), known=True).live for attempt in attempts}
+        return {attempt.name: Word(self._rows(attempt, snapshot), since=True, told=True).live for attempt in attempts}
 
     def _stop(self, attempts: Sequence[Attempt], rows: Mapping[str, Sequence[QueueRow]]) -> None:
         """Send the first polite signal, and say when the next is due."""
@@ -314,7 +323,8 @@ class SlurmBackend(Backend):
         return range(len(attempt.job.members) if attempt else 0)
 
     def _attend(self, attempts: Sequence[Attempt], words: Mapping[str, Word]) -> None:
-        """Do what is due: a time-out, the second polite signal, the kill; and end what came after its cancellation."""
+        """Do what is due: take back duplicates, a time-out, the second polite signal, the kill."""
+        self._scancel([row.job_id for attempt in attempts for row in _duplicates(words[attempt.name].live)])
         now = time.monotonic()
         late = [attempt for attempt in attempts if attempt.terms == 0 and _is_over_its_time(attempt)]
         if late:
@@ -395,6 +405,18 @@ def _sources(job: Submission) -> list[str] | None:
 
 def _is_over(seen: Observation) -> bool:
     return bool(seen.members) and all(member.state.is_final for member in seen.members)
+
+
+def _duplicates(live: Sequence[QueueRow]) -> list[QueueRow]:
+    """Return the jobs that wait though another of the same key runs or waits before them: submissions that Slurm took
+    late. They would run nothing, since the start is claimed."""
+    waiting = [row for row in live if row.state == "PENDING" and not row.restarts]
+    numbers = {row.het_job or row.job_id for row in live}
+    if len(numbers) < 2:
+        return []
+    running = {row.het_job or row.job_id for row in live if row.state != "PENDING"}
+    kept = running or {min(numbers, key=int)}
+    return [row for row in waiting if (row.het_job or row.job_id) not in kept]
 
 
 def _runs_on(attempt: Attempt, word: Word) -> bool:

@@ -36,7 +36,7 @@ _PIECE_BYTES = 1 << 16
 _REFRESH = """cd JOB_DIR || exit 1
 names=
 while IFS=' ' read -r what folder; do
-    for file in "$folder"/*.out* "$folder"/*.err*; do
+    for file in "$folder"/*.out* "$folder"/*.err* "$folder"/*.batch; do
         case $file in *.outcome*) ;; *) [ ! -f "$file" ] || names="$names $file" ;; esac
     done
     [ "$what" = s ] || list="$list $folder"
