@@ -250,6 +250,35 @@ def test_a_container_that_is_about_to_start_is_not_started_twice(kit):
     assert kit.lines("runs") == ["ran"]
 
 
+def test_a_container_that_was_made_is_started_by_one_who_has_not_its_secrets(kit, monkeypatch):
+    """Whoever asks for the status may do so from another terminal."""
+    monkeypatch.setenv("SOURCE", "word")
+    job = kit.make("test $TOKEN = word && exit 3", environment=TOKEN)
+    kit.backend._open([job])
+    kit.backend._placer._make(job)
+    monkeypatch.delenv("SOURCE")
+    assert kit.member(kit.adopt(job)).exit_code == 3
+
+
+def test_a_member_whose_secret_is_not_here_waits_for_a_driver_that_has_it(kit, engine, monkeypatch):
+    """Of a group only a part was made."""
+    monkeypatch.setenv("SOURCE", "word")
+    job = kit.make("exit 3", "exit 4", environment=TOKEN)
+    kit.backend._open([job])
+    first, second = kit.backend._placer._make(job)
+    assert kit.backend._placer._start(first.id) == ""
+    docker("rm", "-f", second.id)
+    monkeypatch.delenv("SOURCE")
+    kit.reopen()
+    handle = kit.find(job)[job.key]
+    seen = kit.poll(handle)
+    assert "SOURCE" in str(seen.reason) or not seen.members
+    monkeypatch.setenv("SOURCE", "word")
+    kit.reopen()
+    kit.find(job)
+    assert [member.exit_code for member in kit.end(handle).members] == [3, 4]
+
+
 @pytest.mark.parametrize("image", [SMALL, IMAGE, "test/bash"])
 def test_the_shim_works_in_every_shell(kit, engine, image):
     """ash of busybox, dash, and bash."""

@@ -56,7 +56,8 @@ class _Job:
     """An attempt that this backend started or adopted.
 
     Attributes:
-        missing: members were not started, because the driver that meant to start them died.
+        missing: members were not started, because the driver that meant to start them died; `waits` says why they
+            still are not.
         looks: how often it was looked for the start record of a container that runs already.
         look_at: when to look again, on the monotonic clock.
     """
@@ -65,6 +66,7 @@ class _Job:
     members: list[DockerMember]
     stopping: Stopping
     missing: bool = False
+    waits: Reason | None = None
     looks: int = 0
     look_at: float | None = None
 
@@ -211,7 +213,7 @@ class DockerBackend(Backend):
                 elif isinstance(answer, Rejected):
                     self._abandon(job, answer.reason)
                 else:
-                    job.look_at = moment + _COMPLETE_AGAIN_SECONDS
+                    job.waits, job.look_at = answer.reason, moment + _COMPLETE_AGAIN_SECONDS
 
     def _refresh(self) -> None:
         """Know what the engine knows. Raises TransientError."""
@@ -238,10 +240,11 @@ class DockerBackend(Backend):
             seen.append(one)
             if one.state.is_final:
                 self._secrets.remove(member.name)
-        if not job.missing:
-            waits = any(one.state is State.RUNNING and one.started is None for one in seen) and job.looks < _MOST_LOOKS
-            job.looks += 1
-            job.look_at = time.monotonic() + _LOOK_AGAIN_SECONDS if waits else None
+        if job.missing:
+            return Observation(members=tuple(seen), reason=job.waits)
+        waits = any(one.state is State.RUNNING and one.started is None for one in seen) and job.looks < _MOST_LOOKS
+        job.looks += 1
+        job.look_at = time.monotonic() + _LOOK_AGAIN_SECONDS if waits else None
         return Observation(members=tuple(seen))
 
     def _last(self, container: Container) -> Last:

@@ -96,6 +96,9 @@ class Placer:
         except _Refused as refused:
             self.withdraw(job)
             return Placing(job, refused.answer)
+        except UsageError as error:
+            self.withdraw(job)
+            return Placing(job, Rejected(Reason(ReasonKind.REJECTED, _words(error))))
         starts = [apply(self._start, container.id) for container in made]
 
         def finish() -> Answer:
@@ -112,16 +115,23 @@ class Placer:
     def complete(self, job: Submission) -> Rejected | Deferred | None:
         """Start the members that a driver did not come to start; return why one cannot be, for good or for now.
 
+        What was made needs nothing but its start. What was not may have to wait for a driver that has its secrets.
+
         Raises:
             TransientError: the engine did not answer.
         """
+        places = [(str(job.key), index) for index in range(len(job.members)) if not is_claimed(job, index)]
+        there = [known for place in places if (known := self._containers.get(place)) is not None and not known.is_gone]
         try:
-            for container in self._make(job):
+            made = self._make(job) if len(there) < len(places) else [known for known in there if known.is_created]
+            for container in made:
                 if words := self._start(container.id):
                     return refusal(words)
                 container.is_created = False
         except _Refused as refused:
             return refused.answer
+        except UsageError as error:
+            return Deferred(Reason(ReasonKind.WAITING, _words(error)))
         return None
 
     def withdraw(self, job: Submission) -> None:
@@ -146,7 +156,8 @@ class Placer:
                 raise TransientError(f"the Docker engine does not remove the container {name}: {answer.message}")
 
     def _make(self, job: Submission) -> list[Container]:
-        """Make the containers that are not there, and return those to be started, all of them or `_Refused`."""
+        """Make the containers that are not there, and return those to be started, all of them; else `_Refused` or
+        UsageError."""
         try:
             bodies = self._bodies(job)
             network = self._network(job)
@@ -158,8 +169,6 @@ class Placer:
                 if container.is_created:
                     made.append(container)
             return made
-        except UsageError as error:
-            raise _Refused(Rejected(Reason(ReasonKind.REJECTED, str(error).replace("\n ", "")))) from None
         except OSError as error:
             words = f"{error.filename or job.folder}: {error.strerror}"
             if error.errno in _PASSING:
@@ -247,3 +256,7 @@ class Placer:
         if answer.status == 404 and "no such container" in answer.message.lower():
             raise TransientError(f"the container {container[:12]} was removed before it was started")
         return answer.message if answer.is_refusal else ""
+
+
+def _words(error: UsageError) -> str:
+    return str(error).replace("\n ", "")
