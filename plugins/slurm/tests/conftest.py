@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `cluster`, which tests import by its plain name
-
-from slurm_cluster import Cluster, Wrapped, start_cluster
+from .slurm_cluster import SCRIPTS, Cluster, Wrapped, start_cluster
 
 # Read here: tests get a home and settings of their own.
 _FOLDER = os.environ.get("SLURM_CLUSTER", "")
@@ -31,12 +29,8 @@ def cluster() -> Cluster:
 
 
 @pytest.fixture
-def own_cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Cluster]]:
+def own_cluster(cluster: Cluster) -> Iterator[Callable[..., Cluster]]:
     """Start a cluster for one test alone, to be broken for good: `own_cluster("--acct", "none")`."""
-    import tempfile
-
-    from slurm_cluster import SCRIPTS
-
     folders: list[str] = []
 
     def start(*options: str) -> Cluster:

@@ -13,9 +13,10 @@ from nemorun_devkit import ExecutorLaws
 from nemorun_devkit.kit import Kit
 from nemorun_slurm import SlurmExecutor
 from nemorun_slurm.tunnel import SSHTunnel
-from slurm_cluster import Cluster, Wrapped, wait_until
 
 from nemorun_core import Document, Submission
+
+from .slurm_cluster import Cluster, Wrapped, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(180)]
 
@@ -194,7 +195,7 @@ class TestSlurmExecutorThroughSSH(TestSlurmExecutor):
     """The same cluster, with nothing shared but a shell: sshd on loopback."""
 
     @pytest.fixture
-    def profile(self, tmp_path_factory) -> Path:
+    def profile(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
         """What the login node's shell reads first."""
         return tmp_path_factory.mktemp("login") / "profile"
 

@@ -11,10 +11,11 @@ from nemorun_slurm import SlurmExecutor
 from nemorun_slurm.parse import submitted_id
 from nemorun_slurm.reasons import output_reason
 from nemorun_slurm.script import Layout, batch_output, batch_script
-from slurm_cluster import wait_until
 
 import nemorun_core
 from nemorun_core import Key, Member, ReasonKind, Submission, read_outcome
+
+from .slurm_cluster import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(120)]
 

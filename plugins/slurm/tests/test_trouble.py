@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from nemorun_devkit.kit import Kit, is_over
 from nemorun_slurm import SlurmExecutor
-from slurm_cluster import Cluster, wait_until
 
 from nemorun_core import UNKNOWN, ReasonKind, State, Submission, TransientError, base_path, read_rank
+
+from .slurm_cluster import Cluster, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
 
