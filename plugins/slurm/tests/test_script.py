@@ -269,6 +269,11 @@ def test_declared_variables_win_over_those_of_an_apptainer_image(commands, tmp_p
     assert (code, log) == (0, b"exec --bind /data:/data\nit's,hid den\n")
 
 
+def test_nothing_runs_without_its_secrets(commands, tmp_path):
+    job = submission(SlurmExecutor(), program=("echo", "ran"), environment={"TOKEN": Secret.from_env("SOURCE")})
+    assert run(job, commands, secrets=str(tmp_path / "absent"))[:2] == (1, b"")
+
+
 def test_each_member_has_its_own_secrets(monkeypatch):
     monkeypatch.setenv("A", "1")
     monkeypatch.setenv("B", "2")

