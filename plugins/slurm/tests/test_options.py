@@ -198,6 +198,15 @@ def test_an_executor_reads_back_as_it_was_written():
     assert registry.read_executor(registry.record("nemorun.executors", executor)) == executor
 
 
+@pytest.mark.parametrize("requeue", [True, False, 0, 1, 3, None])
+def test_one_restart_is_not_taken_for_any_number(requeue):
+    from nemorun_core.registry import default_registry
+
+    registry = default_registry()
+    read = registry.read_executor(registry.record("nemorun.executors", SlurmExecutor(requeue=requeue)))
+    assert repr(read.requeue) == repr(requeue)
+
+
 def test_every_field_is_described():
     own = {field.name for field in attrs.fields(SlurmExecutor)} - {field.name for field in attrs.fields(Executor)}
     described = SlurmExecutor.__doc__ or ""

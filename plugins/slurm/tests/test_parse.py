@@ -214,6 +214,17 @@ def test_incarnations_of_one_job_are_counted():
     assert [(row.state, row.restarts) for row in rows] == [("REQUEUED", 0), ("NODE_FAIL", 1), ("COMPLETED", 2)]
 
 
+def test_an_id_that_was_given_out_again_is_another_job():
+    rows = parse_sacct(sacct_line(JobName="a", State="FAILED") + sacct_line(JobName="b"))
+    assert [(row.name, row.restarts) for row in rows] == [("a", 0), ("b", 0)]
+
+
+def test_a_step_belongs_to_the_job_before_it():
+    step = {"JobIDRaw": "7.0", "JobID": "7.0", "JobName": "sh", "State": "OUT_OF_ME+"}
+    rows = parse_sacct(sacct_line(JobName="a") + sacct_line(JobName="b") + sacct_line(**step))
+    assert [(row.name, row.out_of_memory) for row in rows] == [("a", False), ("b", True)]
+
+
 def test_a_job_of_before_midnight_has_its_own_day():
     [row] = parse_squeue(squeue_line(StartTime="2025-12-31T23:59:59", EndTime="2026-01-01T00:00:01", State="COMPLETED"))
     assert (row.started, row.ended) == ("2025-12-31T23:59:59.000Z", "2026-01-01T00:00:01.000Z")
@@ -256,6 +267,8 @@ def test_what_is_no_end_is_not_taken_for_one(state):
         ("BadConstraints", ReasonKind.UNSCHEDULABLE),
         ("PartitionNodeLimit", ReasonKind.UNSCHEDULABLE),
         ("Dependency", ReasonKind.DEPENDENCY),
+        ("AccountingPolicy", ReasonKind.LIMIT),
+        ("launch failed requeued held", ReasonKind.WAITING),
         ("SomethingNew", ReasonKind.WAITING),
     ],
 )

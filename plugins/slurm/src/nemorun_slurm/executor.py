@@ -74,7 +74,7 @@ class SlurmExecutor(Executor):
     segment: int | None = None
     network: str | None = None
     signal: str | None = None
-    requeue: bool | int | None = None
+    requeue: int | bool | None = None  # in this order, so that a 1 of the command line is the number
     comment: str | None = None
     job_name_prefix: str = ""
     open_mode: str = "append"

@@ -152,16 +152,17 @@ def parse_sacct(text: str) -> list[QueueRow]:
     Raises:
         TransientError: a row that cannot be read.
     """
-    found: dict[str, list[QueueRow]] = {}
+    found: dict[tuple[str, str], list[QueueRow]] = {}  # by name as well: a cluster may give an id out again
+    latest: dict[str, list[QueueRow]] = {}
     for record in _records(text):
         fields = _split(record, len(_SACCT_FIELDS), _SACCT_FIELDS.index("JobName"))
         raw, shown, state, ended_with, submitted, start, end, name, nodes = fields
         number, _, step = raw.partition(".")
-        incarnations = found.setdefault(number, [])
         if step:
-            if incarnations and _state(state) == "OUT_OF_MEMORY":
-                incarnations[-1] = attrs.evolve(incarnations[-1], out_of_memory=True)
+            if _state(state) == "OUT_OF_MEMORY" and (of_job := latest.get(number)):
+                of_job[-1] = attrs.evolve(of_job[-1], out_of_memory=True)
             continue
+        incarnations = latest[number] = found.setdefault((number, name), [])
         word = _state(state)
         code, _, signal = ended_with.partition(":")
         over = word not in _WAITING | _RUNNING or word == "REQUEUED"

@@ -10,10 +10,9 @@ from nemorun_core import Reason, ReasonKind
 
 __all__ = ["end_reason", "output_reason", "waiting_reason"]
 
-_LIMITS = re.compile(r"^Assoc|^QOS|^Max|Limit$")
+_LIMITS = re.compile(r"^AccountingPolicy|^Assoc|^QOS|^Max|Limit$")
 _NEVER = MappingProxyType(
     {
-        "AccountingPolicy": "the accounting policy",
         "AccountNotAllowed": "the account may not use the partition",
         "BadConstraints": "no node can ever have what is asked for",
         "DeadLine": "its deadline cannot be met",
@@ -39,6 +38,8 @@ _WAITS = MappingProxyType(
         "ReqNodeNotAvail": "a node that it asks for is not available",
         "Reservation": "its reservation has not begun",
         "Resources": "what it asks for is not free",
+        "job requeued in held state": "it was started before; scontrol release lets it go on",
+        "launch failed requeued held": "Slurm could not start it; scontrol release lets it try again",
     }
 )
 _ENDS: Mapping[str, tuple[ReasonKind, str]] = MappingProxyType(
@@ -81,7 +82,7 @@ def waiting_reason(state: str, word: str, expected_start: str | None) -> Reason:
         expected_start: when Slurm thinks that it starts, ISO 8601 UTC.
     """
     head = re.split(r"[,:\s]", word, maxsplit=1)[0]
-    kind, meaning = ReasonKind.WAITING, _WAITS.get(head, "")
+    kind, meaning = ReasonKind.WAITING, _WAITS.get(word) or _WAITS.get(head, "")
     if head in _NEVER:
         kind, meaning = ReasonKind.UNSCHEDULABLE, _NEVER[head]
     elif head.startswith("Dependency"):
