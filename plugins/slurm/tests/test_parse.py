@@ -214,6 +214,15 @@ def test_incarnations_of_one_job_are_counted():
     assert [(row.state, row.restarts) for row in rows] == [("REQUEUED", 0), ("NODE_FAIL", 1), ("COMPLETED", 2)]
 
 
+@pytest.mark.parametrize(
+    ("printed", "code", "signal"),
+    [("768", 3, None), ("9", 0, 9), ("3:0", 3, None), ("0:125", 0, 125), ("N/A", None, None)],
+)
+def test_how_a_script_ended_is_read_in_both_forms(printed, code, signal):
+    [row] = parse_squeue(squeue_line(State="FAILED", exit_code=printed))
+    assert (row.exit_code, row.signal) == (code, signal)
+
+
 def test_an_id_that_was_given_out_again_is_another_job():
     rows = parse_sacct(sacct_line(JobName="a", State="FAILED") + sacct_line(JobName="b"))
     assert [(row.name, row.restarts) for row in rows] == [("a", 0), ("b", 0)]

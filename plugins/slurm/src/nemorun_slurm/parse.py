@@ -122,7 +122,7 @@ def parse_squeue(text: str) -> list[QueueRow]:
         word = _state(state)
         waits = word in _WAITING
         over = word not in _WAITING | _RUNNING
-        wait_status = int(status) if status.isdigit() else 0
+        code, signal = _ended(status)
         rows.append(
             QueueRow(
                 job_id=job_id,
@@ -130,8 +130,8 @@ def parse_squeue(text: str) -> list[QueueRow]:
                 name=name,
                 state=word,
                 reason="" if reason in ("None", "N/A") else reason,
-                exit_code=wait_status >> 8 if over else None,
-                signal=wait_status & 0x7F or None,
+                exit_code=code if over else None,
+                signal=signal if over else None,
                 restarts=int(restarts) if restarts.isdigit() else 0,
                 submitted=_time(submitted),
                 started=None if waits else _time(start),
@@ -164,7 +164,7 @@ def parse_sacct(text: str) -> list[QueueRow]:
             continue
         incarnations = latest[number] = found.setdefault((number, name), [])
         word = _state(state)
-        code, _, signal = ended_with.partition(":")
+        code, signal = _ended(ended_with)
         over = word not in _WAITING | _RUNNING or word == "REQUEUED"
         shared, _, offset = shown.partition("+")
         incarnations.append(
@@ -174,8 +174,8 @@ def parse_sacct(text: str) -> list[QueueRow]:
                 name=name,
                 state=word,
                 reason=state.partition(" ")[2],
-                exit_code=int(code) if over and code.isdigit() else None,
-                signal=int(signal) or None if over and signal.isdigit() else None,
+                exit_code=code if over else None,
+                signal=signal if over else None,
                 restarts=len(incarnations),
                 submitted=_time(submitted),
                 started=_time(start),
@@ -292,6 +292,14 @@ _KNOWN = (
     | {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
     | {"PREEMPTED", "REVOKED", "TIMEOUT"}
 )
+
+
+def _ended(text: str) -> tuple[int | None, int | None]:
+    """Return exit code and signal, of a wait status (wait(2)) or of `<code>:<signal>`; None for what is not there."""
+    code, colon, signal = text.partition(":")
+    if not code.isdigit() or (colon and not signal.isdigit()):
+        return None, None
+    return (int(code), int(signal) or None) if colon else (int(code) >> 8, int(code) & 0x7F or None)
 
 
 def _time(text: str) -> str | None:
