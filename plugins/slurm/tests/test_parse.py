@@ -12,6 +12,7 @@ from nemorun_slurm.parse import (
     SACCT_FORMAT,
     SQUEUE_FORMAT,
     QueueRow,
+    expected_start,
     observe_state,
     parse_sacct,
     parse_squeue,
@@ -298,6 +299,19 @@ def test_the_number_of_a_submitted_job_is_read(printed):
 def test_an_answer_without_a_number_is_no_answer(printed):
     with pytest.raises(TransientError):
         submitted_id(printed)
+
+
+def test_a_job_that_was_only_tried_says_when_it_would_start():
+    said = "sbatch: Job 179 to start at 2026-11-27T01:43:57 using 1 processors on nodes n1 in partition main\n"
+    assert expected_start(said) == "2026-11-27T01:43:57.000Z"
+    assert expected_start("allocation failure: Invalid feature specification\n") is None
+
+
+def test_a_job_that_was_only_tried_is_refused_in_slurms_words():
+    answer = refusal("allocation failure: Requested node configuration is not available\n", 1)
+    assert isinstance(answer, Rejected)
+    assert answer.reason.detail == "Requested node configuration is not available"
+    assert refusal("allocation failure: Unable to contact slurm controller (connect failure)\n", 1) is None
 
 
 FAILED = "sbatch: error: Batch job submission failed: "

@@ -18,6 +18,7 @@ __all__ = [
     "SACCT_FORMAT",
     "SQUEUE_FORMAT",
     "QueueRow",
+    "expected_start",
     "observe_state",
     "parse_sacct",
     "parse_squeue",
@@ -218,16 +219,22 @@ def submitted_id(printed: str) -> str:
     return number
 
 
+def expected_start(said: str) -> str | None:
+    """Return when a job would start, ISO 8601 UTC, of what `sbatch --test-only` said; None where it did not say so."""
+    match = _TO_START.search(said)
+    return _time(match[1]) if match else None
+
+
 def refusal(stderr: str, returncode: int) -> Rejected | Deferred | None:
     """Return how sbatch refused a job; None where it is not sure that it did, so that the job has to be looked for.
 
-    Sure is a limit or a fault that slurmctld or sbatch's own reader names. A connection that broke, a sbatch that was
+    `--test-only` is refused in the same words. Sure is a limit or a fault that slurmctld or sbatch's own reader names. A connection that broke, a sbatch that was
     killed, and words that are not known are not.
     """
     if returncode <= 0 or (returncode >= 126 and not _SYNTAX.search(stderr)):
         return None
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    said = [re.sub(r"^sbatch: (?:error: |fatal: )?", "", line) for line in lines if line.startswith("sbatch: ")]
+    said = [_SAID.sub("", line) for line in lines if _SAID.match(line)]
     if not said:
         return None
     words = "; ".join(dict.fromkeys(said))
@@ -238,6 +245,8 @@ def refusal(stderr: str, returncode: int) -> Rejected | Deferred | None:
     return Rejected(Reason(ReasonKind.REJECTED, words))
 
 
+_SAID = re.compile(r"^(?:sbatch: (?:error: |fatal: )?|allocation failure: )")
+_TO_START = re.compile(r"^sbatch: Job \S+ to start at (\S+) using ", re.MULTILINE)
 # What sbatch's own reader says, with the exit code 255, which is ssh's where a connection broke.
 _SYNTAX = re.compile(
     r"^sbatch: (?:error: |fatal: )?(?:unrecognized option|invalid|option .* (?:requires|is ambiguous)|.*not a valid )",
