@@ -70,6 +70,7 @@ class Between:
         made: name of a container to the body that it was made of.
         down: nothing is let through, and what is open is cut.
         lose: the answer to a request whose first line holds this text is thrown away.
+        refuse: a request whose first line holds the first text is answered with the second, as a refusal.
         hold: a request whose first line holds this text is passed on when `let_go` is called, and gets no answer.
     """
 
@@ -80,6 +81,7 @@ class Between:
         self.made: dict[str, object] = {}
         self.down = False
         self.lose = self.hold = ""
+        self.refuse: tuple[str, str] | None = None
         self._held: list[bytes] = []
         self._open: set[socket.socket] = set()
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -121,6 +123,10 @@ class Between:
                 self.made[first.split("name=")[1].split(" ")[0]] = json.loads(body)
             if self.hold and self.hold in first:
                 self._held.append(head + b"\r\n\r\n" + body)
+                return
+            if self.refuse and self.refuse[0] in first:
+                words = json.dumps({"message": self.refuse[1]}).encode()
+                client.sendall(b"HTTP/1.0 500 Error\r\nContent-Type: application/json\r\n\r\n" + words)
                 return
             engine.connect(self._target)
             engine.sendall(head + b"\r\n\r\n" + body)

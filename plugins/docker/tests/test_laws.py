@@ -64,11 +64,24 @@ class TestDockerExecutor(ExecutorLaws):
 
     @pytest.fixture
     def answer_lost(self, between: Between):
-        return lambda: _losing(between)
+        return lambda: _Breaking(between, "lose")
 
     @pytest.fixture
     def accepted_late(self, between: Between):
-        return lambda: _holding(between)
+        return lambda: _Breaking(between, "hold")
+
+    @pytest.fixture
+    def scheduler_full(self, between: Between):
+        """The words are those of an engine whose bridge is full, which takes 253 containers."""
+        return lambda: _Breaking(between, "refuse", ("/start ", "no available IPv4 addresses on this network's pools"))
+
+    @pytest.fixture
+    def restart_scheduler(self):
+        pytest.skip("declared: test_engine.py restarts an engine of its own")
+
+    @pytest.fixture
+    def requeue(self):
+        pytest.skip("declared: with the restart policy `no` an engine starts nothing again")
 
     @pytest.fixture
     def expire(self, engine):
@@ -119,20 +132,12 @@ class TestDockerExecutor(ExecutorLaws):
 class _Breaking:
     """A context in which one kind of request is broken."""
 
-    def __init__(self, between: Between, what: str) -> None:
-        self._between, self._what = between, what
+    def __init__(self, between: Between, how: str, what: object = "/start ") -> None:
+        self._between, self._how, self._what = between, how, what
 
     def __enter__(self) -> None:
-        setattr(self._between, self._what, "/start ")
+        setattr(self._between, self._how, self._what)
 
     def __exit__(self, *error: object) -> None:
-        setattr(self._between, self._what, "")
+        setattr(self._between, self._how, "")
         self._between.let_go()
-
-
-def _losing(between: Between) -> _Breaking:
-    return _Breaking(between, "lose")
-
-
-def _holding(between: Between) -> _Breaking:
-    return _Breaking(between, "hold")

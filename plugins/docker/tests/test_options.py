@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+from pathlib import Path
 
+import attrs
 import pytest
 from nemorun_docker import DockerExecutor
 from nemorun_docker.endpoint import socket_path
 from nemorun_docker.options import config, host_config, size_bytes, visible, volume
 
-from nemorun_core import Experiment, Script, UsageError
+from nemorun_core import Executor, Experiment, Script, UsageError
 from nemorun_core.registry import Registry
 
 
@@ -207,3 +210,12 @@ def test_outputs_need_a_folder_that_outlives_the_container(tmp_path, monkeypatch
     DockerExecutor(container_image="i", outputs=["*.pt"], volumes=[f".:{os.getcwd()}"]).check()
     with pytest.raises(UsageError, match="folder of the image"):
         DockerExecutor(container_image="i", outputs=["*.pt"]).check()
+
+
+def test_the_readme_names_every_field():
+    readme = Path(__file__).parents[1] / "README.md"
+    if not readme.exists():
+        pytest.skip("needs the checkout's README")
+    named = set(re.findall(r"^\| (`.*?) \|", readme.read_text(), re.M))
+    fields = {field.name for field in attrs.fields(DockerExecutor)} - {field.name for field in attrs.fields(Executor)}
+    assert fields == {name for cell in named for name in re.findall(r"`(\w+)`", cell)}

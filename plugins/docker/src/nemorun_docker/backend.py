@@ -247,18 +247,21 @@ class DockerBackend(Backend):
         job.look_at = time.monotonic() + _LOOK_AGAIN_SECONDS if waits else None
         return Observation(members=tuple(seen))
 
-    def _last(self, container: Container) -> Last:
+    def _last(self, container: Container, *, words: bool) -> Last:
         """Ask what the engine knows of a container that ended badly. Raises TransientError."""
         answer = self._engine.request("GET", f"/containers/{container.id}/json")
         if answer.is_refusal:
             return Last()
-        state = answer.value["State"]
-        words = self._engine.request(
-            "GET", f"/containers/{container.id}/logs", stdout="true", stderr="true", tail=str(_LAST_WORDS)
-        )
-        said = "" if words.is_refusal or not isinstance(words.value, str) else words.value
+        return Last(bool(answer.value["State"]["OOMKilled"]), self._words_of(container) if words else "")
+
+    def _words_of(self, container: Container) -> str:
+        """Return the last words of a shim, which its program's log does not have. Raises TransientError."""
+        path = f"/containers/{container.id}/logs"
+        answer = self._engine.request("GET", path, stdout="true", stderr="true", tail=str(_LAST_WORDS))
+        said = "" if answer.is_refusal or not isinstance(answer.value, str) else answer.value
+        # Each line has eight bytes before it, for its stream and length (ContainerAttach of the Engine API).
         plain = "".join(letter for letter in said if letter.isprintable() or letter == "\n")
-        return Last(out_of_memory=bool(state["OOMKilled"]), words=" ".join(plain.split()))
+        return " ".join(plain.split())
 
     def cancel(self, handles: Collection[Handle]) -> None:
         """Send TERM to the shims of these jobs, which pass it on, again after 1 s, and KILL after the grace."""

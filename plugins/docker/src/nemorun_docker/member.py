@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import attrs
 
@@ -24,22 +24,28 @@ from nemorun_core import (
 from nemorun_docker.containers import Container, Place
 from nemorun_docker.job_folder import reclaim
 
-__all__ = ["DockerMember", "Last"]
+__all__ = ["Ask", "DockerMember", "Last"]
 
 
-@attrs.frozen(kw_only=True)
-class Last:
+class Last(NamedTuple):
     """What the engine knows of a container that has ended badly.
 
     Attributes:
         out_of_memory: the kernel killed a process of it for want of memory.
-        exit_code: of its first process; None where the container is gone.
         words: the last that its first process said, beside the program's own output.
     """
 
     out_of_memory: bool = False
-    exit_code: int | None = None
     words: str = ""
+
+
+class Ask(Protocol):
+    """Asks the engine about a container that has ended. Raises TransientError."""
+
+    def __call__(self, container: Container, *, words: bool) -> Last:
+        """Args:
+        words: what it said is wanted, too.
+        """
 
 
 class DockerMember:
@@ -56,13 +62,11 @@ class DockerMember:
         self.end: MemberObservation | None = None
         self.given_up: Reason | None = None
 
-    def observe(
-        self, container: Container | None, last: Callable[[Container], Last], *, timed_out: bool
-    ) -> MemberObservation | None:
+    def observe(self, container: Container | None, last: Ask, *, timed_out: bool) -> MemberObservation | None:
         """Say how the member stands; None where nobody knows.
 
         Args:
-            last: asks the engine about a container that has ended; called once, for one that did not succeed.
+            last: called once, for a container that did not succeed.
             timed_out: it was stopped because its time was over.
 
         Raises:
@@ -85,9 +89,13 @@ class DockerMember:
             [witness.outcome], started=started, ended=iso_time(witness.ended or time.time()), host=hostname()
         )
         if seen.state is not State.SUCCEEDED:
-            facts = last(container) if container is not None and not container.is_gone else Last()
-            code = container.exit_code if container is not None else None
-            seen = self._failed(seen, witness.claimed, witness.outcome, attrs.evolve(facts, exit_code=code))
+            asked = container is not None and not container.is_gone
+            facts = last(container, words=not witness.claimed) if container is not None and asked else Last()
+            if witness.outcome is None and container is not None and container.exit_code is not None:
+                seen = _killed(seen, container.exit_code, witness.claimed, facts.words)
+            if facts.out_of_memory:
+                memory = Reason(ReasonKind.OUT_OF_MEMORY, "the container's memory limit")
+                seen = attrs.evolve(seen, reason=memory)
             if timed_out:
                 seen = attrs.evolve(seen, reason=Reason(ReasonKind.TIMEOUT))
             elif restarted and witness.outcome is None:
@@ -96,16 +104,12 @@ class DockerMember:
         self.end = seen
         return seen
 
-    @staticmethod
-    def _failed(seen: MemberObservation, claimed: bool, outcome: Outcome | None, last: Last) -> MemberObservation:
-        """Add to an end what the engine alone knows: its reason overrides the record's, never its exit code."""
-        if outcome is None and last.exit_code is not None:
-            ended = ended_member([Outcome(last.exit_code, (), None)], started=None, ended=None, host=None)
-            reason = ended.reason or Reason(ReasonKind.REJECTED, "its shim ended without a word")
-            if not claimed:
-                said = f": {last.words}" if last.words else ""
-                reason = Reason(ReasonKind.REJECTED, f"its shim did not start (exit code {last.exit_code}){said}")
-            seen = attrs.evolve(seen, state=State.FAILED, exit_code=last.exit_code, reason=reason)
-        if last.out_of_memory:
-            seen = attrs.evolve(seen, reason=Reason(ReasonKind.OUT_OF_MEMORY, "the container's memory limit"))
-        return seen
+
+def _killed(seen: MemberObservation, code: int, claimed: bool, words: str) -> MemberObservation:
+    """Say how a shim ended that wrote nothing down: as its container did."""
+    if claimed:
+        ended = ended_member([Outcome(code, (), None)], started=None, ended=None, host=None)
+        reason = ended.reason or Reason(ReasonKind.REJECTED, "its shim ended without a word")
+    else:
+        reason = Reason(ReasonKind.REJECTED, f"its shim did not start (exit code {code}): {words}".removesuffix(": "))
+    return attrs.evolve(seen, state=State.FAILED, exit_code=code, reason=reason)

@@ -22,11 +22,13 @@ class SecretFiles:
 
     def __init__(self) -> None:
         runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-        above = runtime if os.access(runtime, os.W_OK) else "/dev/shm"
-        self.folder = os.path.join(above, f"nemorun-docker-{os.geteuid()}")
+        above = [runtime] if os.access(runtime, os.W_OK) else []
+        # A driver before may not have had XDG_RUNTIME_DIR, as under cron(8): what it left is removed all the same.
+        self._folders = [os.path.join(place, f"nemorun-docker-{os.geteuid()}") for place in (*above, "/dev/shm")]
+        self.folder = self._folders[0]
 
     def path(self, name: str) -> str:
-        """Return where the secrets of a container stand; the same for every driver of this user."""
+        """Return where the secrets of a container stand; the same for every driver of this user and session."""
         return os.path.join(self.folder, name)
 
     def write(self, name: str, environment: Mapping[str, str | Secret]) -> None:
@@ -59,5 +61,6 @@ class SecretFiles:
 
     def remove(self, name: str) -> None:
         """Remove the secrets of one container; fine where there are none. A running container keeps what it has."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path(name))
+        for folder in self._folders:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, name))
