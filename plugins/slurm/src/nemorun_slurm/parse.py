@@ -228,8 +228,8 @@ def expected_start(said: str) -> str | None:
 def refusal(stderr: str, returncode: int) -> Rejected | Deferred | None:
     """Return how sbatch refused a job; None where it is not sure that it did, so that the job has to be looked for.
 
-    `--test-only` is refused in the same words. Sure is a limit or a fault that slurmctld or sbatch's own reader names. A connection that broke, a sbatch that was
-    killed, and words that are not known are not.
+    Sure is what slurmctld or sbatch's own reader names, of `--test-only` as well. A connection that broke and a sbatch
+    that was killed leave it open.
     """
     if returncode <= 0 or (returncode >= 126 and not _SYNTAX.search(stderr)):
         return None
