@@ -120,6 +120,10 @@ REFUSED = [
     {"job_name_prefix": "a b"},
     {"job_name_prefix": "a" * 65},
     {"srun_args": ["mpi=none"]},
+    {"srun_args": ["--export=NONE"]},
+    {"srun_args": ["--label", "-n4"]},
+    {"srun_args": ["--mpi", "none"]},
+    {"additional_parameters": {"ntasks_per_gpu": 1}},
     {"setup_lines": "a\0b"},
     {"launcher": "torchrun", "gpus_per_task": 1},
     {"launcher": "torchrun", "ntasks": 4},
@@ -141,13 +145,16 @@ def test_what_cannot_be_honoured_is_refused(fields):
     ("fields", "word"),
     [
         ({"additional_parameters": {"licenses": "a\nb"}}, "--licenses"),
-        ({"srun_args": ["--a\0b"]}, "NUL"),
         ({"tunnel": SSHTunnel(host="", job_dir="/a")}, "host"),
     ],
 )
 def test_what_lies_within_a_field_is_refused(fields, word):
     with pytest.raises(UsageError, match=word):
         SlurmExecutor(**fields).check()
+
+
+def test_other_options_of_srun_are_taken():
+    SlurmExecutor(srun_args=["--cpu-bind=cores", "--mpi=pmix", "-l", "--kill-on-bad-exit=1"]).check()
 
 
 @pytest.mark.parametrize("signal", ["USR1@120", "SIGTERM@60", "R:USR2@30", "10@60", "HUP"])

@@ -95,6 +95,13 @@ def test_a_launcher_is_started_once_on_each_node(jobs):
     assert not (folder / "0.0.0.out.2").exists()
 
 
+def test_a_launcher_has_the_processors_of_all_that_it_starts(jobs):
+    executor = SlurmExecutor(ntasks_per_node=3, cpus_per_task=1, launcher="any")
+    folder = jobs.run((executor, f"{PLACE}; echo $SLURM_CPUS_PER_TASK"))
+    assert log(folder) == ["0 0 0 1", "3"]
+    assert Path(batch_output(str(folder), 0)).read_text() == ""
+
+
 GROUPS = {
     "apart": [SlurmExecutor(nodes=1, ntasks_per_node=2)] * 2,
     "packed": [SlurmExecutor()] * 6,

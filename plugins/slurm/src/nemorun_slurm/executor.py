@@ -129,13 +129,8 @@ class SlurmExecutor(Executor):
                 f"SlurmExecutor(job_name_prefix={self.job_name_prefix!r}): expected at most 64 letters, digits, '.', "
                 "'_' and '-', a letter or digit first."
             )
-        if not all(isinstance(argument, str) and argument.startswith("-") for argument in self.srun_args):
-            raise UsageError(
-                f"SlurmExecutor(srun_args={self.srun_args!r}): expected options of srun, each of them one word.",
-                hint="Write ['--cpu-bind=cores'].",
-            )
-        if "\0" in self.setup_lines or any("\0" in argument for argument in self.srun_args):
-            raise UsageError("SlurmExecutor(setup_lines, srun_args): a NUL character.", hint="Take it out.")
+        if "\0" in self.setup_lines:
+            raise UsageError("SlurmExecutor(setup_lines): a NUL character.", hint="Take it out.")
         if self.launcher and self.gpus_per_task is not None:
             raise UsageError(
                 "SlurmExecutor(gpus_per_task) with a launcher, which is one task on each node.",

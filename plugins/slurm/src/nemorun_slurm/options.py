@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,14 @@ _MOST_MINUTES = 525_600
 _OURS = frozenset(
     {
         "array", "chdir", "clusters", "error", "help", "input", "job-name", "kill-on-invalid-dep", "output", "parsable",
-        "quiet", "test-only", "usage", "verbose", "version", "wait", "wrap",
+        "ntasks-per-gpu", "quiet", "test-only", "usage", "verbose", "version", "wait", "wrap",
+    }
+)  # fmt: skip
+# What would change which ranks a step has, what they are given, and where they write.
+_OUR_SRUN = frozenset(
+    {
+        "--chdir", "--error", "--export", "--het-group", "--input", "--multi-prog", "--nodes", "--ntasks",
+        "--ntasks-per-gpu", "--ntasks-per-node", "--output", "--relative", "-D", "-e", "-i", "-n", "-N", "-o", "-r",
     }
 )  # fmt: skip
 
@@ -124,6 +131,7 @@ def check_options(executor: SlurmExecutor) -> None:
         raise _wrong("exclusive", executor.exclusive, "True, 'user' or another word of sbatch's")
     _check_signal(executor.signal)
     _check_additional(executor.additional_parameters)
+    _check_srun(executor.srun_args)
 
 
 def _check_signal(signal: str | None) -> None:
@@ -158,6 +166,21 @@ def _check_additional(parameters: Mapping[str, object]) -> None:
                 f"SlurmExecutor(additional_parameters): {name}={value!r}: expected text, a number, or True for a flag."
             )
         directive(f"--{option}", str(value))
+
+
+def _check_srun(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        if not isinstance(argument, str) or not argument.startswith("-") or "\0" in argument:
+            raise UsageError(
+                f"SlurmExecutor(srun_args): expected an option of srun in one word, found {argument!r}.",
+                hint="Write ['--cpu-bind=cores'].",
+            )
+        option = argument.partition("=")[0] if argument.startswith("--") else argument[:2]
+        if option in _OUR_SRUN:
+            raise UsageError(
+                f"SlurmExecutor(srun_args): {argument!r} cannot be given: nemorun relies on its own.",
+                hint="Leave it out; nodes, ntasks, ntasks_per_node and export are fields.",
+            )
 
 
 def _wrong(field: str, found: object, expected: str) -> UsageError:

@@ -254,7 +254,7 @@ def _placed(part: Component, parts: Sequence[Component], number: int) -> list[st
         if executor.mem_per_cpu is None and executor.mem_per_gpu is None:
             options.append("--mem=0")  # shared: the first step would else take the job's memory, and the others wait
     else:
-        nodes = executor.nodes
+        nodes = executor.nodes or (1 if executor.launcher else None)
         options += [f"--nodes={nodes}"] if nodes else []
         options.append(f"--ntasks={ranks}")
         if nodes and ranks % nodes == 0:
