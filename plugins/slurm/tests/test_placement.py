@@ -75,6 +75,13 @@ def test_what_a_job_has_once_must_be_the_same_for_all_members(fields):
         components([SlurmExecutor(heterogeneous=True), SlurmExecutor(heterogeneous=True, **fields)])
 
 
+def test_a_group_that_cannot_be_one_job_is_refused_by_its_executor():
+    executor = SlurmExecutor(mem="1G")
+    executor.check()
+    with pytest.raises(UsageError, match="mem"):
+        executor.check_group([executor] * 2)
+
+
 @pytest.mark.parametrize("fields", [{"mem": "1G"}, {"gres": "gpu:1"}, {"gpus_per_node": 1}, {"ntasks": 2}])
 def test_what_is_meant_for_a_node_needs_nodes(fields):
     with pytest.raises(UsageError, match=next(iter(fields))):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, cast
 
 import attrs
 
@@ -117,6 +117,12 @@ class SlurmExecutor(Executor):
         if self.launcher:
             return self.nodes or 1
         return self.ntasks or (self.nodes or 1) * (self.ntasks_per_node or 1)
+
+    def check_group(self, executors: Sequence[Executor]) -> None:
+        """Refuse members that cannot be one job of Slurm. Raises UsageError."""
+        from nemorun_slurm.placement import components
+
+        components(cast("Sequence[SlurmExecutor]", executors))
 
     def check(self) -> None:
         """Refuse what Slurm would refuse or misread. Raises UsageError."""
