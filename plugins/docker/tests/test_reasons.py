@@ -279,6 +279,31 @@ def test_a_member_whose_secret_is_not_here_waits_for_a_driver_that_has_it(kit, e
     assert [member.exit_code for member in kit.end(handle).members] == [3, 4]
 
 
+def test_a_job_that_another_driver_started_is_seen_to_run_by_one_who_submits_it(kit):
+    job = kit.make(f"echo up; {kit.gate()}; exit 3")
+    kit.shows(kit.take(job))
+    kit.reopen()
+    assert kit.poll(kit.take(job)).members[0].state is State.RUNNING
+    kit.open_gate()
+    assert kit.member(kit.find(job)[job.key]).exit_code == 3
+
+
+def test_an_end_of_which_no_event_told_is_found_in_the_list(kit, monkeypatch):
+    """An engine drops what a driver does not read, as one that was stopped."""
+    handle = kit.start(f"echo up; {kit.gate()}; exit 3")
+    kit.shows(handle)
+    kit.poll(handle)
+    with monkeypatch.context() as deaf:
+        deaf.setattr(type(kit.backend._containers), "_happened", lambda *ignored: None)
+        kit.open_gate()
+        kit.until(lambda: docker("inspect", "-f", "{{.State.Status}}", handle) == "exited", "the end")
+        kit.backend.wait([handle], 0.1)
+        assert kit.backend.poll([handle])[handle].members[0].state is State.RUNNING
+        deaf.setattr("nemorun_docker.containers._AGAIN_SECONDS", -1.0)
+        assert handle in kit.backend.wait([handle], 0.1)
+        assert kit.backend.poll([handle])[handle].members[0].exit_code == 3
+
+
 @pytest.mark.parametrize("image", [SMALL, IMAGE, "test/bash"])
 def test_the_shim_works_in_every_shell(kit, engine, image):
     """ash of busybox, dash, and bash."""

@@ -31,7 +31,7 @@ from nemorun_core import (
 )
 from nemorun_docker.body import container_body, container_name, executor_of, has_own_network, network_body
 from nemorun_docker.client import Engine
-from nemorun_docker.containers import Container, Containers
+from nemorun_docker.containers import Container, Containers, Place
 from nemorun_docker.endpoint import socket_path
 from nemorun_docker.images import Images
 from nemorun_docker.job_folder import is_claimed
@@ -140,6 +140,8 @@ class DockerBackend(Backend):
             for placing in placings:
                 answer = placing.answer()
                 if isinstance(answer, Accepted):
+                    if self._containers.get((str(placing.job.key), 0)) is None:  # another driver's
+                        self._containers.look()
                     self._keep(placing.job)
                 if placing.is_deferred:
                     held.append((placing.job.key, answer))
@@ -219,13 +221,13 @@ class DockerBackend(Backend):
         """Know what the engine knows. Raises TransientError."""
         if self._containers.stream is not None:
             try:
-                self._notice()
+                self._notice(self._containers.news())
             except TransientError:
                 self._noticed.update(self._jobs)
         self._containers.connect()
 
-    def _notice(self) -> None:
-        self._noticed.update(Key.parse(key).slug() for key, _ in self._containers.news())
+    def _notice(self, places: Collection[Place]) -> None:
+        self._noticed.update(Key.parse(key).slug() for key, _ in places)
         self._noticed.intersection_update(self._jobs)
 
     def _look(self, job: _Job) -> Observation:
@@ -309,8 +311,7 @@ class DockerBackend(Backend):
         self._engine.request("POST", f"/containers/{container}/kill", signal=name)
 
     def wait(self, handles: Collection[Handle], timeout_seconds: float) -> Collection[Handle]:
-        """Block until an event tells of a job, something is due, or `wake`; asks no more than whether the engine is
-        there."""
+        """Block until an event tells of a job, something is due, or `wake`; once a minute the list is asked for."""
         moment = time.monotonic()
         dues = [due for job in self._jobs.values() if (due := job.due) is not None]
         patience = min([0.0 if self._noticed else timeout_seconds, *(due - moment for due in dues)])
@@ -322,8 +323,7 @@ class DockerBackend(Backend):
             if self._waking in select.select(watched, [], [], max(0.0, patience))[0]:
                 os.read(self._waking, 4096)
         try:
-            self._notice()
-            self._containers.check_health()
+            self._notice(self._containers.news() | self._containers.look_again())
         except TransientError:
             return handles
         if self._containers.stream is None:

@@ -27,7 +27,8 @@ Place = tuple[str, int]
 """The full key of a job, and the number of a member."""
 
 _REPLAYED_SECONDS = 5.0
-_HEALTH_SECONDS = 30.0
+_AGAIN_SECONDS = 50.0
+_LIST_SECONDS = 120.0
 _PATIENCE_SECONDS = 10.0
 _CHUNK = 1 << 16
 _EXITED = re.compile(r"Exited \((\d+)\)")
@@ -61,7 +62,7 @@ class Containers:
         self._stream: socket.socket | None = None
         self._unread = b""
         self._headed = False
-        self._heard = 0.0
+        self._listed = time.monotonic()
 
     def get(self, place: Place) -> Container | None:
         """Return what is known of a member's container."""
@@ -95,15 +96,17 @@ class Containers:
             if self._found:
                 self.look()
 
-    def look(self) -> None:
-        """Ask for all containers, in one query. Raises TransientError, UsageError."""
+    def look(self, seconds: float = _LIST_SECONDS) -> set[Place]:
+        """Ask for all containers, in one query, and return whose state is another. Raises as `Engine.request`."""
         if self._stream is None:
             self._open()
+        before = {place: attrs.evolve(container) for place, container in self._found.items()}
         label = f"{NONCE}={next(iter(self._nonces))}" if len(self._nonces) == 1 else NONCE
-        answer = self._engine.request("GET", "/containers/json", all="true", filters={"label": [label]})
+        filters = {"label": [label]}
+        answer = self._engine.request("GET", "/containers/json", seconds=seconds, all="true", filters=filters)
         if answer.is_refusal:
             raise TransientError(f"the Docker engine does not list its containers: {answer.message}")
-        self._heard = time.monotonic()
+        self._listed = time.monotonic()
         listed = {_place(entry["Labels"]): entry for entry in answer.value}
         for place, entry in listed.items():
             if place is not None and self._is_watched(place):
@@ -111,6 +114,7 @@ class Containers:
         for place, container in self._found.items():
             if place not in listed:
                 container.is_gone = True
+        return {place for place, container in self._found.items() if before.get(place) != container}
 
     def news(self) -> set[Place]:
         """Take in the events that have arrived, and return whose they are. Does not wait.
@@ -131,19 +135,19 @@ class Containers:
             if not piece:
                 self.close()
                 raise TransientError(f"the Docker engine at {self._engine.path} tells no more events: {cause}")
-            self._heard = time.monotonic()
             self._unread += piece
             self._read(changed)
         return changed
 
-    def check_health(self) -> None:
-        """Ask whether the engine is there, where nothing was heard of it for long; drop the stream if it is not."""
-        if self._stream is not None and time.monotonic() - self._heard > _HEALTH_SECONDS:
+    def look_again(self) -> set[Place]:
+        """Ask for all containers where that was long ago, and return whose state is another; drop the stream if the
+        engine does not answer. It tells no event to those who do not listen, as a driver that was stopped."""
+        if self._stream is not None and time.monotonic() - self._listed > _AGAIN_SECONDS:
             try:
-                self._engine.ping(_PATIENCE_SECONDS)
-                self._heard = time.monotonic()
+                return self.look(_PATIENCE_SECONDS)
             except TransientError:
                 self.close()
+        return set()
 
     def close(self) -> None:
         """End the stream. May be called again."""
@@ -169,7 +173,6 @@ class Containers:
             stream.close()
             raise TransientError(f"the Docker engine at {self._engine.path} does not tell its events")
         self._stream = stream
-        self._heard = time.monotonic()
 
     def _read(self, changed: set[Place]) -> None:
         """Take in what was received: the headers, then one event a line."""
