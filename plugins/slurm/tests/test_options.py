@@ -214,6 +214,11 @@ def test_one_restart_is_not_taken_for_any_number(requeue):
     assert repr(read.requeue) == repr(requeue)
 
 
+def test_none_is_the_same_as_nothing_given():
+    names = ["container_mounts", "container_env", "srun_args", "setup_lines", "additional_parameters"]
+    assert SlurmExecutor(**dict.fromkeys(names)) == SlurmExecutor()
+
+
 def test_every_field_is_described():
     own = {field.name for field in attrs.fields(SlurmExecutor)} - {field.name for field in attrs.fields(Executor)}
     described = SlurmExecutor.__doc__ or ""

@@ -21,6 +21,21 @@ __all__ = ["SlurmExecutor"]
 _PREFIX = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})?")
 
 
+# None is the same as nothing given.
+
+
+def _listed(value: list[str] | None) -> list[str]:
+    return [] if value is None else value
+
+
+def _named(value: dict[str, object] | None) -> dict[str, object]:
+    return {} if value is None else value
+
+
+def _text(value: str | None) -> str:
+    return "" if value is None else value
+
+
 @attrs.define(kw_only=True)
 class SlurmExecutor(Executor):
     """Runs jobs on a Slurm cluster (22.05 and later): a batch script for each, and an srun(1) for each member.
@@ -80,14 +95,14 @@ class SlurmExecutor(Executor):
     open_mode: str = "append"
     export: str = "ALL"
     container_image: str | None = None
-    container_mounts: list[str] = attrs.field(factory=list)
-    container_env: list[str] = attrs.field(factory=list)
+    container_mounts: list[str] = attrs.field(factory=list, converter=_listed)
+    container_env: list[str] = attrs.field(factory=list, converter=_listed)
     container_runtime: str = "pyxis"
-    srun_args: list[str] = attrs.field(factory=list)
-    setup_lines: str = ""
+    srun_args: list[str] = attrs.field(factory=list, converter=_listed)
+    setup_lines: str = attrs.field(default="", converter=_text)
     heterogeneous: bool = False
     het_group_indices: list[int] | None = None
-    additional_parameters: dict[str, object] = attrs.field(factory=dict)
+    additional_parameters: dict[str, object] = attrs.field(factory=dict, converter=_named)
     tunnel: LocalTunnel | SSHTunnel = attrs.field(factory=LocalTunnel)
 
     def capabilities(self) -> Capabilities:
