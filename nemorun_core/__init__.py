@@ -7,6 +7,7 @@ installed plugins (`run.LocalExecutor`); importing this module loads nothing els
 # The one table of public names. Type checkers read the block below it instead; a test compares them.
 _NAMES = {
     "Accepted": "contracts.observation",
+    "After": "contracts.backend",
     "Answer": "contracts.observation",
     "Backend": "contracts.backend",
     "Bundle": "contracts.backend",
@@ -57,6 +58,7 @@ _NAMES = {
     "base_path": "contracts.witness",
     "boot_id": "contracts.host",
     "diff": "model.show",
+    "edges_text": "contracts.witness",
     "ended_member": "contracts.witness",
     "hookimpl": "hookspecs",
     "hostname": "contracts.host",
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     from nemorun_slurm import SlurmExecutor as SlurmExecutor
     from nemorun_torchrun import Torchrun as Torchrun
 
+    from nemorun_core.contracts.backend import After as After
     from nemorun_core.contracts.backend import Backend as Backend
     from nemorun_core.contracts.backend import Bundle as Bundle
     from nemorun_core.contracts.backend import Document as Document
@@ -113,6 +116,7 @@ if TYPE_CHECKING:
     from nemorun_core.contracts.plugin import PreparedJob as PreparedJob
     from nemorun_core.contracts.stopping import Stopping as Stopping
     from nemorun_core.contracts.witness import base_path as base_path
+    from nemorun_core.contracts.witness import edges_text as edges_text
     from nemorun_core.contracts.witness import ended_member as ended_member
     from nemorun_core.contracts.witness import pad_outcome as pad_outcome
     from nemorun_core.contracts.witness import rank_suffix as rank_suffix

@@ -18,7 +18,7 @@ from nemorun_core.model.state import Condition
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Backend", "Bundle", "Document", "Member", "Submission"]
+__all__ = ["After", "Backend", "Bundle", "Document", "Member", "Submission"]
 
 
 @attrs.frozen(kw_only=True)
@@ -50,6 +50,22 @@ class Bundle(NamedTuple):
     path: str
 
 
+class After(NamedTuple):
+    """An edge that the scheduler keeps: the job may start once another has ended so.
+
+    Attributes:
+        key, handle: of the upstream, which was alive a moment ago.
+        folder: the upstream's folder on this machine.
+        ranks: how many each of its members has: `edges_text` tells the shim where to look for their records.
+    """
+
+    key: Key
+    condition: Condition
+    handle: Handle
+    folder: str
+    ranks: tuple[int, ...]
+
+
 @attrs.frozen(kw_only=True)
 class Submission:
     """One attempt of one job, ready to be submitted.
@@ -62,7 +78,9 @@ class Submission:
         support: the folder on this machine with `shim.sh` and `runner.py`.
         bundles: one a member, None where nothing travels. Where `shares_files` is declared each is unpacked already,
             and the member's `cwd` is its root.
-        after: edges that the backend may hold natively, where it declares `native_edges`.
+        after: edges that the scheduler has to keep, where `native_edges` is declared; all of them at once, none of an
+            upstream that has ended. What the scheduler says is checked again by the shim, where the submitter puts
+            `edges_text` into `<attempt>.after` of the job's folder.
     """
 
     key: Key
@@ -71,7 +89,7 @@ class Submission:
     folder: str
     support: str
     bundles: tuple[Bundle | None, ...] = ()
-    after: tuple[tuple[Key, Condition, Handle | None], ...] = ()
+    after: tuple[After, ...] = ()
 
 
 class Document(NamedTuple):

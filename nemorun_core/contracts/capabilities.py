@@ -23,7 +23,7 @@ class Capabilities:
         wait: `Backend.wait` ends early when something changed, so that no poll interval is needed.
         timeout: `timeout_seconds` is honoured.
         separate_stderr: standard error can have a stream of its own.
-        native_edges: edges can be handed to the scheduler.
+        native_edges: edges can be handed to the scheduler: `Submission.after`. What can never run leaves its queue.
         fetch: `Backend.fetch` brings outputs.
         release: a job leaves something on the scheduler until `Backend.release`: a new driver releases again what the
             one before may not have.

@@ -2,11 +2,12 @@
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import attrs
 
+from nemorun_core.contracts.backend import After
 from nemorun_core.contracts.host import boot_id, time_of_uptime
 from nemorun_core.contracts.observation import MemberObservation
 from nemorun_core.model.records import OUTCOME_PADDING, Outcome, Start, parse_outcome, parse_start
@@ -15,6 +16,7 @@ from nemorun_core.model.state import Reason, ReasonKind, State, exit_reason
 __all__ = [
     "RankWitness",
     "base_path",
+    "edges_text",
     "ended_member",
     "pad_outcome",
     "rank_suffix",
@@ -80,6 +82,20 @@ def pad_outcome(base: str, suffix: str) -> None:
         os.unlink(filling)
 
 
+def edges_text(after: Sequence[After], folder_of: Callable[[str], str] = str) -> str:
+    """Return what the shim reads to check edges again: a line each, of the condition, the records and their path.
+
+    Args:
+        folder_of: where the folder of a job of this machine is seen by the shim.
+    """
+    lines = []
+    for edge in after:
+        records = [f"{member}:{rank_suffix(rank)}" for member, ranks in enumerate(edge.ranks) for rank in range(ranks)]
+        path = os.path.join(folder_of(edge.folder), str(edge.key.attempt))
+        lines.append(f"{edge.condition.value} {','.join(records)} {path}\n")
+    return "".join(lines)
+
+
 class RankWitness(NamedTuple):
     """The records of one rank.
 
@@ -122,8 +138,12 @@ def ended_member(
 ) -> MemberObservation:
     """Return the end of a member whose ranks have all ended: one outcome a rank, None where a shim was killed.
 
-    A rank without an outcome, or whose shell could not tell, counts as signal 9 with the exit code unknown.
+    SKIPPED where a shim found that an edge does not hold. A rank without an outcome, or whose shell could not tell,
+    counts as signal 9 with the exit code unknown.
     """
+    if any(outcome.skipped for outcome in outcomes if outcome):
+        unmet = Reason(ReasonKind.DEPENDENCY, "by its records an upstream did not end so that this may start")
+        return MemberObservation(state=State.SKIPPED, reason=unmet, ended=ended, host=host)
     signals = dict.fromkeys(name for outcome in outcomes if outcome for name in outcome.signals)
     codes = [outcome.code for outcome in outcomes if outcome and outcome.code is not None]
     member = MemberObservation(

@@ -40,19 +40,21 @@ class Collector:
         slow: their states are worth more than their logs. Raises as `collect` does."""
         deadline = time.monotonic() + _FOLLOW_SECONDS
         for handle in sorted(running, key=lambda handle: self._followed.get(handle, 0.0)):
-            self.bring(backend, handle, running[handle])
+            self.bring(backend, handle, running[handle].incarnation, ended=False)
             self._followed[handle] = time.monotonic()
             if self._followed[handle] >= deadline:
                 break
 
-    def bring(self, backend: Backend, handle: Handle, seen: Observation) -> None:
+    def bring(self, backend: Backend, handle: Handle, incarnation: int, *, ended: bool) -> None:
         """Bring what is new, and where the job has ended all of it. Raises as `collect` does; it may be repeated."""
-        job = self._jobs[handle]
-        for incarnation in range(self._incarnations.get(handle, 0), seen.incarnation):
-            collect(backend, handle, job, incarnation, ended=True)
-            self._incarnations[handle] = incarnation + 1
-        collect(backend, handle, job, seen.incarnation, ended=seen.is_over)
-        if seen.is_over:
+        job = self._jobs.get(handle)
+        if job is None:
+            return
+        for earlier in range(self._incarnations.get(handle, 0), incarnation):
+            collect(backend, handle, job, earlier, ended=True)
+            self._incarnations[handle] = earlier + 1
+        collect(backend, handle, job, incarnation, ended=ended)
+        if ended:
             del self._jobs[handle]
             self._incarnations.pop(handle, None)
             self._followed.pop(handle, None)

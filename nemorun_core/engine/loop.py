@@ -8,12 +8,25 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
-from nemorun_core.contracts.backend import Submission
+import attrs
+
+from nemorun_core.contracts.backend import After, Submission
 from nemorun_core.contracts.host import hostname, now
 from nemorun_core.contracts.plugin import Event as PublicEvent
-from nemorun_core.engine.events import Asked, Driven, Event, Intended, Warned, dump, load
+from nemorun_core.engine.events import (
+    Asked,
+    Driven,
+    Event,
+    Intended,
+    Observed,
+    Submitted,
+    Warned,
+    Withdrawn,
+    dump,
+    load,
+)
 from nemorun_core.engine.state import Act, Action, Graph, Job
 from nemorun_core.engine.submission import Builder
 from nemorun_core.engine.summary import write_summary
@@ -22,7 +35,7 @@ from nemorun_core.errors import StoreError
 from nemorun_core.model.definition import Definition
 from nemorun_core.model.garbage import uncollected
 from nemorun_core.model.records import MalformedRecord
-from nemorun_core.model.state import Reason, ReasonKind
+from nemorun_core.model.state import Condition, Reason, ReasonKind, Until
 from nemorun_core.registry import Registry
 from nemorun_core.store.journal import JournalReader, JournalWriter
 from nemorun_core.store.layout import Folder
@@ -109,6 +122,8 @@ class Engine:
         self._workers: dict[Hashable, Worker] = {}
         self._inbox: deque[Event] = deque()
         self._ready: list[Job] = []
+        self._alive: set[str] = set()  # jobs that this driver itself has seen on their scheduler
+        self._next: dict[str, Job] = {}  # those whose edges could perhaps be handed over now
         self._told: dict[str, Job] = {}
         self._todo: list[Action] = []
         self._journal: JournalWriter | None = None
@@ -170,7 +185,7 @@ class Engine:
         if self._told or self._todo or self._stuck_until or self._inbox:
             return True
         if self._submits:
-            return self.graph.open > 0
+            return self.graph.open > 0 or bool(self.graph.leaving)
         cancelling = any(job.asked and not job.state.is_final for job in self.graph.jobs.values())
         return cancelling or not all(worker.settled.is_set() for worker in self._workers.values())
 
@@ -183,7 +198,8 @@ class Engine:
         for job in self.graph.resume():
             if job.intended:
                 doubted.setdefault(self._worker(job), []).append(((job.id, job.attempt), job.handle))
-                if job.asked or job.verdict:
+                # What waits for others is only looked for: its edges may have to be handed over anew.
+                if job.asked or job.verdict or job.state.is_final or (job.waiting and not job.handle):
                     self._todo.append((Act.CANCEL if job.handle else Act.WITHDRAW, job))
             elif self._submits:
                 self._ready.append(job)
@@ -216,13 +232,56 @@ class Engine:
             event = self._inbox.popleft()
             if self.graph.is_news(event):
                 self._record(event)
+            self._consider(event)
             if isinstance(event, Warned):
                 self.warn(event.text)
         moment = time.monotonic()
         self._ready += [job for due, job in self._retries if due <= moment]
         self._retries = [(due, job) for due, job in self._retries if due > moment]
         self._flush()
+        self._hand_over()
         self._dispatch()
+
+    def _consider(self, event: Event) -> None:
+        """Note whose edges could be handed over since this event."""
+        if isinstance(event, Withdrawn):
+            self._next.update((name, self.graph.jobs[name]) for name, _ in event.attempts)
+        elif isinstance(event, (Submitted, Observed)):
+            if event.job not in self._alive:
+                self._next.update((job.id, job) for job, _ in self.graph.jobs[event.job].dependants)
+            self._alive.add(event.job)
+
+    def _hand_over(self) -> None:
+        """Let schedulers keep the edges that they can keep rightly, so that these jobs need no driver to start."""
+        jobs, self._next = self._next, {}
+        waiting = (job for job in jobs.values() if job.waiting and not job.intended and job.held is None)
+        self._ready += [job for job in waiting if self._is_native(job)]
+
+    def _is_native(self, job: Job) -> bool:
+        """Whether the scheduler can be trusted with a job's edges: each upstream has ended, or is known to be there,
+        will not be tried again, and ends for this job's purpose as it does for the scheduler."""
+        executor = self._builder.executor(job.definition)
+        if not executor.capabilities().native_edges or job.state.is_final or job.asked:
+            return False
+        connection = (type(executor), executor.connection())
+        for edge in job.definition.edges:
+            upstream = self.graph.jobs[edge.upstream]
+            if upstream.state.is_final:
+                continue
+            other = self._builder.executor(upstream.definition)
+            if (
+                upstream.id not in self._alive
+                or upstream.handle is None
+                or upstream.retries
+                or upstream.asked
+                or upstream.verdict
+                or upstream.definition.until is not Until.ALL
+                or (edge.condition is Condition.FAILURE and upstream.definition.edges)
+                or (type(other), other.connection()) != connection
+                or "\n" in self._folder.job(upstream.definition)
+            ):
+                return False
+        return True
 
     def _record(self, event: Event) -> None:
         assert self._journal is not None
@@ -323,8 +382,22 @@ class Engine:
             worker.start()
         return worker
 
-    def _submission(self, job: str, attempt: int) -> Submission:
-        return self._builder.build(self.graph.jobs[job].definition, attempt)
+    def _submission(self, name: str, attempt: int) -> Submission:
+        job = self.graph.jobs[name]
+        made = self._builder.build(job.definition, attempt)
+        if not job.waiting:
+            return made
+        return attrs.evolve(made, after=tuple(self._edges(job)))
+
+    def _edges(self, job: Job) -> Iterator[After]:
+        """Yield the edges that the scheduler has to keep, if it takes the job now."""
+        for edge in job.definition.edges:
+            upstream = self.graph.jobs[edge.upstream]
+            if not upstream.state.is_final and upstream.handle is not None:
+                members = range(len(upstream.definition.tasks))
+                ranks = tuple(self._builder.executor(upstream.definition, member).ranks() for member in members)
+                key = self._definition.key(upstream.id, upstream.attempt)
+                yield After(key, edge.condition, upstream.handle, self._folder.job(upstream.definition), ranks)
 
     def _take_requests(self) -> None:
         self._lock.check()  # what was asked since another driver took over is for that one

@@ -55,6 +55,7 @@ class Job:
         retry_on: kinds of reason that are retried; empty: all that may pass, but LOST.
         failures: how often it failed by itself, and how often by what is around it.
         retired: the attempt that ended last, and its handle, to be released.
+        held: what was seen of a job that its scheduler let start, until the end of its upstreams was seen as well.
         remaining: attempts that leave something on their scheduler, with their handles, until they are released.
     """
 
@@ -78,6 +79,7 @@ class Job:
     failures: tuple[int, int] = (0, 0)
     retired: tuple[int, str] | None = None
     remaining: tuple[tuple[int, str], ...] = ()
+    held: Observed | Lost | Refused | None = None
 
     @property
     def id(self) -> str:
@@ -110,6 +112,8 @@ class Graph:
             fields = definition.executors[job.definition.executors[0]].fields if definition.executors else {}
             job.retries, job.retry_on = int(str(fields.get("retries", 0))), _kinds(fields.get("retry_on"))
         self.open = len(self.jobs)
+        self.leaving: set[str] = set()  # skipped ones of which it is not known whether their scheduler took them
+        self._due: deque[Job] = deque()
 
     def begin(self) -> list[Action]:
         """Return what has to be done before any event: submit what waits for nothing."""
@@ -117,7 +121,11 @@ class Graph:
 
     def resume(self) -> Iterator[Job]:
         """Yield the jobs that a new driver has to look after: ready, in doubt, or on a backend."""
-        return (job for job in self.jobs.values() if job.waiting == 0 and not job.state.is_final)
+        return (
+            job
+            for job in self.jobs.values()
+            if ((job.waiting == 0 or job.intended) and not job.state.is_final) or job.id in self.leaving
+        )
 
     def remains(self) -> list[tuple[Job, int, str]]:
         """Return the ended attempts that may still have something on their scheduler, with their handles."""
@@ -137,6 +145,8 @@ class Graph:
         job = self.jobs[event.job]
         if job.state.is_final or event.attempt != job.attempt or event.incarnation < job.incarnation:
             return False
+        if job.held is not None or _runs_ahead(job, event):
+            return event != job.held
         if event.incarnation > job.incarnation or not job.members:
             return True
         return event.reason != job.reason or any(
@@ -156,6 +166,7 @@ class Graph:
             for name, attempt in event.attempts:
                 self._delay(self.jobs[name], attempt, event.reason, actions)
         elif isinstance(event, Withdrawn):
+            self.leaving.difference_update(name for name, _ in event.attempts)
             for name, attempt in event.attempts:
                 self._withdraw(self.jobs[name], attempt, time, actions)
         elif isinstance(event, Released):
@@ -169,10 +180,30 @@ class Graph:
             job = self.jobs[event.job]
             if job.attempt == event.attempt and not job.state.is_final:
                 self._follow(job, event, time, actions)
+            elif job.id in self.leaving and isinstance(event, (Refused, Submitted)):
+                self.leaving.discard(job.id)
+                if isinstance(event, Submitted):
+                    self._take_back(job, event, actions)
+        while self._due:
+            job = self._due.popleft()
+            held, job.held = job.held, None
+            if held is not None and not job.state.is_final:
+                self._follow(job, held, time, actions)
         return actions
 
+    @staticmethod
+    def _take_back(job: Job, event: Submitted, actions: list[Action]) -> None:
+        """A job that is skipped by now was on its way to its scheduler: it has to leave there."""
+        job.handle = event.handle
+        job.retired = (job.attempt, event.handle)
+        if event.remains:
+            job.remaining += (job.retired,)
+        actions += [(Act.CANCEL, job), (Act.RELEASE, job)]
+
     def _follow(self, job: Job, event: Submitted | Refused | Observed | Lost, time: str, actions: list[Action]) -> None:
-        if isinstance(event, Submitted):
+        if isinstance(event, (Observed, Lost, Refused)) and _runs_ahead(job, event):
+            job.held = event
+        elif isinstance(event, Submitted):
             job.intended = True
             if job.handle is None:
                 job.handle = event.handle
@@ -203,7 +234,7 @@ class Graph:
 
     def _withdraw(self, job: Job, attempt: int, time: str, actions: list[Action]) -> None:
         if job.attempt == attempt and not job.state.is_final and job.handle is None:
-            job.intended = False
+            job.intended, job.held = False, None
             if job.asked:
                 self._end(job, State.CANCELLED, job.asked, time, actions)
 
@@ -211,6 +242,8 @@ class Graph:
         if job.state.is_final:
             return
         job.asked = job.asked or reason
+        if job.held is not None:
+            self._due.append(job)
         if job.handle is not None:
             actions.append((Act.CANCEL, job))
         elif job.intended:
@@ -257,7 +290,9 @@ class Graph:
         if count == 1 or job.verdict or job.asked:
             return
         until = job.definition.until
-        if member.state is not State.SUCCEEDED:
+        if member.state is State.SKIPPED:
+            job.verdict = (State.SKIPPED, member.reason)
+        elif member.state is not State.SUCCEEDED:
             reason = member.reason or Reason(ReasonKind.GROUP)
             where = f"{reason.detail} in member {index}" if reason.detail else f"in member {index}"
             job.verdict = (State.FAILED, reason._replace(detail=where))
@@ -307,8 +342,15 @@ class Graph:
                     continue
                 dependant.waiting -= 1
                 if not condition.holds(job.state):
+                    if dependant.handle is not None:
+                        actions.append((Act.CANCEL, dependant))
+                    elif dependant.intended:
+                        self.leaving.add(dependant.id)
+                        actions.append((Act.WITHDRAW, dependant))
                     ended.append(self._close(dependant, State.SKIPPED, _cause(job), time, actions))
-                elif dependant.waiting == 0:
+                elif dependant.waiting == 0 and dependant.held is not None:
+                    self._due.append(dependant)
+                elif dependant.waiting == 0 and not dependant.intended:
                     actions.append((Act.SUBMIT, dependant))
 
     def _close(self, job: Job, state: State, reason: Reason | None, time: str, actions: list[Action]) -> Job:
@@ -350,6 +392,16 @@ def _alike(old: MemberObservation, new: MemberObservation) -> bool:
     return new == old or (old.started is not None and attrs.evolve(new, started=old.started) == old)
 
 
+def _runs_ahead(job: Job, event: Observed | Lost | Refused) -> bool:
+    """Whether a job's scheduler let it start, or ended it, before the end of all its upstreams was seen here.
+
+    What became of it waits for them: it is skipped where an edge does not hold, whatever its scheduler did with it.
+    """
+    if not job.waiting or job.asked:
+        return False
+    return not isinstance(event, Observed) or any(member.state is not State.PENDING for member in event.members)
+
+
 def _rank(state: State) -> int:
     return 0 if state is State.PENDING else 1 if state is State.RUNNING else 2
 
@@ -382,7 +434,7 @@ def _verdict(job: Job) -> tuple[State, Reason | None]:
     worst: Iterable[State] = (State.LOST, State.FAILED, State.CANCELLED)
     if job.asked:
         worst = (State.CANCELLED, State.LOST, State.FAILED)
-    for state in worst:
+    for state in (*worst, State.SKIPPED):
         for member in job.members:
             if member.state is state:
                 return state, member.reason

@@ -178,8 +178,8 @@ class Worker(threading.Thread):
             self._back_off()
             self._settle(str(error))
         except Overtaken:  # what is left is the other driver's to do
-            self._releases.clear()
-            self._remains.clear()
+            for left in (self._cancels, self._releases, self._remains):
+                left.clear()
             self._stopping = True
         except Exception as error:  # whatever a plugin raises is the plugin's
             self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
@@ -208,6 +208,7 @@ class Worker(threading.Thread):
             name, argument = self._commands.popleft()
             if name == "submit":
                 self._offers.extend(argument)  # type: ignore[arg-type]
+                self._withdrawn.difference_update(argument)  # type: ignore[arg-type]
                 self._held_back = False
             elif name == "adopt":
                 self._doubts.update(argument)  # type: ignore[call-overload]
@@ -240,17 +241,19 @@ class Worker(threading.Thread):
             self._find(backend)
         if self._can_offer():
             self._offer(backend)
-        if self._cancels:
-            killed = [handle for handle, at_once in self._cancels.items() if at_once]
-            asked = [handle for handle, at_once in self._cancels.items() if not at_once]
-            if asked:
-                backend.cancel(asked)
-            if killed:
-                backend.kill(killed)
-            self._cancels.clear()
+        self._end_jobs(backend)
         if self._changed:
             self._poll(backend)
         self._let_go(backend)
+
+    def _end_jobs(self, backend: Backend) -> None:
+        killed = [handle for handle, at_once in self._cancels.items() if at_once]
+        asked = [handle for handle, at_once in self._cancels.items() if not at_once]
+        if asked:
+            backend.cancel(asked)
+        if killed:
+            backend.kill(killed)
+        self._cancels.clear()
 
     def _let_go(self, backend: Backend) -> None:
         """Release what has ended; what a driver before left is found first, so that this connection knows it."""
@@ -265,8 +268,9 @@ class Worker(threading.Thread):
             self._releases.clear()
 
     def _release(self, backend: Backend) -> None:
-        """Release what ended last, once: nobody is left to ask again but the next driver."""
+        """Do what was asked last, once: nobody is left to ask again but the next driver."""
         try:
+            self._end_jobs(backend)
             self._let_go(backend)
         except Exception as error:  # whatever a plugin raises is the plugin's
             self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
@@ -395,11 +399,12 @@ class Worker(threading.Thread):
             raise
         events: list[Event] = []
         told: dict[Handle, Observation] = {}
+        lost: list[Handle] = []
         for handle in asked:
             watched = self._watched[handle]
             observation = seen.get(handle, UNKNOWN)
             if not observation.members:
-                self._miss(handle, watched, events)
+                lost += [handle] * self._is_lost(handle, watched)
                 continue
             if len(observation.members) != watched.members:
                 events.append(Warned(f"{type(self._executor).__name__} is broken: {_miscount(watched, observation)}"))
@@ -414,6 +419,8 @@ class Worker(threading.Thread):
             self._report(events)
         if told:
             self._collect(backend, told)
+        for handle in lost:
+            self._lose(backend, handle)
 
     def _observed(self, handle: Handle, seen: Observation) -> list[Event]:
         """Take in what was seen of an attempt; return what there is to say of it."""
@@ -431,23 +438,28 @@ class Worker(threading.Thread):
         self._report([event for handle, seen in running.items() for event in self._observed(handle, seen)])
         for handle, seen in list(ended.items()):
             try:
-                self._logs.bring(backend, handle, seen)
+                self._logs.bring(backend, handle, seen.incarnation, ended=True)
             except BaseException:
                 self._changed.update(ended)
                 raise
             self._report(self._observed(handle, ended.pop(handle)))
         self._logs.follow(backend, running)
 
-    def _miss(self, handle: Handle, watched: _Watched, events: list[Event]) -> None:
-        """Count how long the scheduler, while it answers, has not known a job."""
+    def _is_lost(self, handle: Handle, watched: _Watched) -> bool:
+        """Count how long the scheduler, while it answers, has not known a job; whether that is too long."""
         now = time.monotonic()
         if watched.unknown_since is None:
             watched.unknown_since = now
             self._unknown.add(handle)
-        if now - watched.unknown_since >= watched.lost_after:
-            del self._watched[handle]
-            self._unknown.discard(handle)
-            events.append(Lost(watched.job, watched.attempt))
+        return now - watched.unknown_since >= watched.lost_after
+
+    def _lose(self, backend: Backend, handle: Handle) -> None:
+        """Give a job up, with what there is of its log."""
+        watched = self._watched[handle]
+        self._logs.bring(backend, handle, watched.last.incarnation if watched.last else 0, ended=True)
+        del self._watched[handle]
+        self._unknown.discard(handle)
+        self._report([Lost(watched.job, watched.attempt)])
 
     def _rest(self, backend: Backend) -> None:
         """Wait until something changed here or there."""

@@ -29,11 +29,15 @@ class Start(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How the program ended: exit code as a shell reports it (None: the shell could not tell), signals noted."""
+    """How the program ended: exit code as a shell reports it (None: the shell could not tell), signals noted.
+
+    `skipped`: it was not started, since an edge that the scheduler kept does not hold.
+    """
 
     code: int | None
     signals: tuple[str, ...]
     uptime: float | None
+    skipped: bool = False
 
 
 def _seconds(text: str) -> float | None:
@@ -64,10 +68,11 @@ def parse_start(text: str) -> Start | None:
 def parse_outcome(text: str) -> Outcome | None:
     """Read an outcome record; None until its end mark is there."""
     found = _fields(text, "nemorun-outcome", ("code", "signals", "uptime"))
-    if found is None or not (found[0].isdecimal() or found[0] == "unknown"):
+    if found is None or not (found[0].isdecimal() or found[0] in ("unknown", "skipped")):
         return None
     return Outcome(
-        code=None if found[0] == "unknown" else int(found[0]),
+        code=int(found[0]) if found[0].isdecimal() else None,
         signals=() if found[1] == "none" else tuple(found[1].split(",")),
         uptime=_seconds(found[2]),
+        skipped=found[0] == "skipped",
     )

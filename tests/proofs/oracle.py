@@ -60,6 +60,7 @@ def expected(plan: Plan, upstreams: Sequence[str]) -> Iterator[End]:
         # Cancelled while its upstreams had not ended: then it does not wait for them.
         if plan.cancelled:
             yield End("CANCELLED", "by user", 0, ())
+            yield End("CANCELLED", "by user", 1, (0,))  # a scheduler that keeps edges had it already
         return
     for ends in ways([plan.tries[min(n, len(plan.tries) - 1)] for n in range(2 * plan.retries + 1)], plan):
         own = around = 0
@@ -76,9 +77,9 @@ def expected(plan: Plan, upstreams: Sequence[str]) -> Iterator[End]:
             )
             own, around = (own, around + again) if reason in AROUND else (own + again, around)
             last = not again or max(own, around) > plan.retries
-            if last or (
-                plan.cancelled and state == "LOST"
-            ):  # what is lost cannot be cancelled, and is not retried then
+            # What is lost cannot be cancelled, and what failed while a group's other members still stop has failed; neither
+            # is retried then.
+            if last or (plan.cancelled and (state == "LOST" or len(one.parts) > 1)):
                 yield End(state, reason, number, incarnations)
             if last:
                 break

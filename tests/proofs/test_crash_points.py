@@ -29,7 +29,7 @@ from nemorun_devkit.simulator import (
 )
 from nemorun_devkit.simulator_driver import Driver
 
-from nemorun_core.model.definition import after_any, after_failure
+from nemorun_core.model.definition import Definition, after_any, after_failure
 from nemorun_core.store.lock import Overtaken
 from tests.proofs.worlds import LIMIT, Stops, define, finish, job, open_world
 
@@ -38,28 +38,48 @@ pytestmark = pytest.mark.proof
 SEED = int(os.environ.get("PROOF_SEED") or random.randrange(1 << 32))
 TWICE_STOPPED = int(os.environ.get("PROOF_STOPS") or 200)
 FAR = SimulatedExecutor(name="far", shares_files=False)
+NEAR = attrs.evolve(FAR, shares_files=True)
 TWICE = attrs.evolve(FAR, retries=1)
-DEFINITION = define(
-    job("first"),
-    job("pair", "first", members=2, executor=FAR),
-    job("bad", "first", executor=TWICE),
-    job("never", "bad"),
-    job("mend", after_failure("bad")),
-    job("last", "pair", after_any("bad"), after_any("never")),
-    job("requeued", executor=FAR),
-    job("answer"),
-    job("late"),
-    job("node"),
-    job("gone", executor=SimulatedExecutor(lost_after_seconds=50)),
-    job("after gone", after_failure("gone")),
-    job("refused"),
-    job("cancelled", executor=FAR),
-    job("queued"),
-    job("broken", members=3, executor=FAR),
-    job("raced", members=2, until="first"),
-    job("led", members=2, until="leader"),
-    job("slow", executor=SimulatedExecutor(timeout_seconds=100)),
-)
+
+
+def define_all(**fields: Any) -> Definition:
+    near, far, twice = (attrs.evolve(one, **fields) for one in (NEAR, FAR, TWICE))
+    return define(
+        job("first", executor=near),
+        job("pair", "first", members=2, executor=far),
+        job("bad", "first", executor=twice),
+        job("never", "bad", executor=near),
+        job("mend", after_failure("bad"), executor=near),
+        job("last", "pair", after_any("bad"), after_any("never"), executor=near),
+        job("requeued", executor=far),
+        job("answer", executor=near),
+        job("late", executor=near),
+        job("node", executor=near),
+        job("gone", executor=attrs.evolve(near, lost_after_seconds=50)),
+        job("after gone", after_failure("gone"), executor=near),
+        job("refused", executor=near),
+        job("cancelled", executor=far),
+        job("queued", executor=near),
+        job("broken", members=3, executor=far),
+        job("raced", members=2, until="first", executor=near),
+        job("led", members=2, until="leader", executor=near),
+        job("slow", executor=attrs.evolve(near, timeout_seconds=100)),
+        # Edges that a scheduler can keep by itself.
+        job("lead", executor=near),
+        job("follow", "lead", members=2, executor=near),
+        job("end", "follow", "requeued too", executor=near),
+        job("requeued too", "first", executor=near),
+        job("lead badly", executor=near),
+        job("unmet", "lead badly", "lead", executor=near),
+        job("unmet too", "unmet", executor=near),
+        job("repair", after_failure("lead badly"), after_any("lead"), executor=near),
+        job("clean", after_any("unmet too"), executor=near),
+        job("dropped", "lead", executor=near),
+        job("not taken", "lead", executor=near),
+        job("stopped", after_any("lead badly"), executor=near),
+    )
+
+
 SCENARIO = Scenario(
     {
         "first": Succeeds(after=10),
@@ -75,9 +95,16 @@ SCENARIO = Scenario(
         "raced": Members([Hangs(), Succeeds(after=35)]),
         "led": Members([Succeeds(after=45), Hangs()]),
         "slow": Hangs(),
+        "lead": Succeeds(after=50),
+        "follow": Members([Succeeds(after=5), Succeeds(after=15)]),
+        "requeued too": Preempted(after=12, then=Succeeds(after=8)),
+        "lead badly": Fails(9, after=25),
+        "repair": Fails(2, after=3),
+        "not taken": Refused("no such account"),
+        "stopped": Hangs(stops_after=4),
     },
     faults=[AnswerLost("answer"), AnswerLost("late", late=2), Full(0, 1)],
-    cancels={"cancelled": 20, "queued": 22},
+    cancels={"cancelled": 20, "queued": 22, "dropped": 33, "stopped": 44},
 )
 # Each with what shall go wrong besides, and in which order the driver's parts take turns.
 WORLDS = {
@@ -85,7 +112,14 @@ WORLDS = {
     "mixed": ((), 7),
     "mixed otherwise": ((), 11),
     "slow, down and stale": ((Slow(0.5), Down(28, 33), Stale(3)), 5),
+    "edges kept": ((), None),
+    "edges kept, mixed": ((), 7),
+    "edges kept, slow, down and stale": ((Slow(0.5), Down(28, 33), Stale(3)), 5),
 }
+
+
+def definition_of(name: str) -> Definition:
+    return define_all(native_edges=name.startswith("edges kept"))
 
 
 def scenario_of(name: str) -> tuple[Scenario, int | None]:
@@ -110,7 +144,7 @@ def shown(result: Simulation) -> dict[str, Any]:
 def undisturbed(name: str) -> tuple[dict[str, Any], int]:
     stops = Stops()
     scenario, seed = scenario_of(name)
-    with open_world(DEFINITION, scenario, stops, seed) as world:
+    with open_world(definition_of(name), scenario, stops, seed) as world:
         result = finish(world)
     assert result.ended
     assert not result.doubled
@@ -122,7 +156,9 @@ def undisturbed(name: str) -> tuple[dict[str, Any], int]:
 EVERY = pytest.mark.parametrize(
     "name",
     [
-        name if name in ("one after another", "mixed") else pytest.param(name, marks=pytest.mark.nightly)
+        name
+        if name in ("one after another", "mixed", "edges kept, mixed")
+        else pytest.param(name, marks=pytest.mark.nightly)
         for name in WORLDS
     ],
 )
@@ -136,7 +172,7 @@ def test_a_driver_stopped_at_any_step_is_followed_by_one_that_ends_it_the_same(n
     wrong = {}
     for number in range(steps):
         stops = Stops([number])
-        with open_world(DEFINITION, scenario, stops, seed) as world:
+        with open_world(definition_of(name), scenario, stops, seed) as world:
             result = finish(world)
         if differs := differences(result, wanted):
             wrong[number, stops.labels[number]] = differs
@@ -146,14 +182,14 @@ def test_a_driver_stopped_at_any_step_is_followed_by_one_that_ends_it_the_same(n
 
 @pytest.mark.timeout(600)
 def test_the_driver_that_follows_may_be_stopped_too():
-    name = "mixed"
+    name = "edges kept, mixed"
     wanted, steps = undisturbed(name)
     scenario, seed = scenario_of(name)
     wrong = {}
     chosen = random.Random(SEED)
     for _ in range(TWICE_STOPPED):
         numbers = [chosen.randrange(steps) for _ in range(chosen.randint(2, 6))]
-        with open_world(DEFINITION, scenario, Stops(numbers), seed) as world:
+        with open_world(definition_of(name), scenario, Stops(numbers), seed) as world:
             result = finish(world, sleep_seconds=chosen.choice([0, 0.5, 3]))
         if differs := differences(result, wanted):
             wrong[tuple(numbers)] = differs
@@ -170,7 +206,7 @@ def test_a_driver_that_sleeps_at_any_step_and_wakes_after_another_took_over_spoi
     wrong = {}
     for number in range(0, steps, 1 if turns == 4 else 3):
         sleeps = Sleeps(number, turns)
-        with open_world(DEFINITION, scenario, sleeps, seed) as world:
+        with open_world(definition_of(name), scenario, sleeps, seed) as world:
             first = world.drive()
             while not first.ended and sleeps.other is None and world.turn(first, until=LIMIT):
                 pass

@@ -15,6 +15,7 @@ from typing import ClassVar
 import attrs
 
 from nemorun_core import Backend, Capabilities, Executor, Experiment, State, UsageError
+from nemorun_core.engine.state import Job
 from nemorun_core.model.definition import Definition
 from nemorun_core.model.state import Reason
 from nemorun_core.registry import default_registry
@@ -78,6 +79,7 @@ class SimulatedExecutor(Executor):
     Attributes:
         name: which scheduler; jobs of one name share it.
         poll_seconds: how often it is asked; None: it tells by itself when something changed.
+        native_edges: whether it keeps edges itself.
         shares_files: False: the logs of its jobs are brought into their folders, as from a scheduler elsewhere.
     """
 
@@ -86,6 +88,7 @@ class SimulatedExecutor(Executor):
     name: str = "simulated"
     poll_seconds: float | None = None
     shares_files: bool = True
+    native_edges: bool = False
 
     def capabilities(self) -> Capabilities:
         return Capabilities(
@@ -96,6 +99,7 @@ class SimulatedExecutor(Executor):
             separate_stderr=True,
             fetch=True,
             release=True,
+            native_edges=self.native_edges,
             poll_interval_seconds=5.0 if self.poll_seconds is None else self.poll_seconds,
         )
 
@@ -204,6 +208,11 @@ def simulate(
         return outcome_of(world)
 
 
+def _made(job: Job) -> int:
+    """Count attempts; one that its scheduler had, and that never could start, is none."""
+    return job.attempt + 1 if job.intended and job.state is not State.SKIPPED else job.attempt
+
+
 def outcome_of(world: World) -> Simulation:
     """Return what came out of a world whose driver has ended, as its journal says."""
     view = world.loop_module.read_view(world.definition, world.folder)
@@ -212,7 +221,7 @@ def outcome_of(world: World) -> Simulation:
         states={name: job.state for name, job in jobs.items()},
         reasons={name: job.reason for name, job in jobs.items()},
         exit_codes={name: job.exit_code for name, job in jobs.items()},
-        attempts={name: job.attempt + 1 if job.intended else job.attempt for name, job in jobs.items()},
+        attempts={name: _made(job) for name, job in jobs.items()},
         starts=world.scheduler.starts(),
         logs={start: world.scheduler.log(start) for start in world.scheduler.starts()},
         brought=world.brought(),

@@ -102,6 +102,7 @@ class _Entry:
     released: bool = False
     truths: list[Observation] = attrs.field(factory=list)
     polls: int = 0
+    waits: bool = False
     known: tuple[Observation, float] | None = None
 
 
@@ -169,9 +170,46 @@ class Scheduler:
 
     def _take(self, job: Submission, moment: float) -> _Entry:
         handle = f"{job.key.job}.{job.key.attempt}"
-        outcome = self.scenario.outcome(job.key.job, job.key.attempt)
-        entry = _Entry(job, handle, list(self._incarnations(job, outcome, moment)))
+        if job.after:
+            unseen = MemberObservation(state=State.PENDING)
+            never = [_Plan(math.inf, unseen, False, 0.0) for _ in job.executors]
+            entry = _Entry(job, handle, [_Incarnation(moment, math.inf, never)], waits=True)
+        else:
+            outcome = self.scenario.outcome(job.key.job, job.key.attempt)
+            entry = _Entry(job, handle, list(self._incarnations(job, outcome, moment)))
         self.entries[job.key] = self.by_handle[handle] = entry
+        return entry
+
+    def _let_start(self, entry: _Entry) -> None:
+        """Start a job whose upstreams have ended as it needs, or end it where one has not: the scheduler keeps edges
+        by itself, and a driver hears of it later."""
+        ends = [self._end_of(edge.key) for edge in entry.submission.after]
+        moment = max(end for end, _ in ends)
+        if moment > self.clock.seconds:
+            return
+        entry.waits, entry.known = False, None
+        job = entry.submission
+        if all(edge.condition.holds(state) for edge, (_, state) in zip(job.after, ends, strict=True)):
+            entry.incarnations = list(
+                self._incarnations(job, self.scenario.outcome(job.key.job, job.key.attempt), moment)
+            )
+        else:
+            unmet = MemberObservation(state=State.CANCELLED, ended=self.clock.iso(moment))
+            plans = [_Plan(moment, unmet, False, 0.0) for _ in job.executors]
+            entry.incarnations = [_Incarnation(moment, moment, plans)]
+
+    def _end_of(self, key: Key) -> tuple[float, State]:
+        """Return when a job ends for good, as things stand, and how; never, while it waits itself."""
+        entry = self.entries[key]
+        plans = self._now(entry).incarnations[-1].members
+        states = {plan.seen.state if plan.seen else State.FAILED for plan in plans}
+        signalled = any(plan.seen and plan.seen.signals for plan in plans)
+        failed = states != {State.SUCCEEDED} or signalled
+        return max(plan.end for plan in plans), State.FAILED if failed else State.SUCCEEDED
+
+    def _now(self, entry: _Entry) -> _Entry:
+        if entry.waits:
+            self._let_start(entry)
         return entry
 
     def _incarnations(self, job: Submission, outcome: Outcome | None, moment: float) -> Iterator[_Incarnation]:
@@ -218,12 +256,13 @@ class Scheduler:
     def current(self, entry: _Entry) -> tuple[int, _Incarnation]:
         """Return the incarnation that stands now, and its number."""
         moment = self.clock.seconds
+        self._now(entry)
         number = sum(one.requeued <= moment for one in entry.incarnations[:-1])
         return number, entry.incarnations[number]
 
     def truth(self, entry: _Entry) -> Observation:
         """Return what is to be seen of a job now."""
-        if entry.known is None or entry.known[1] <= self.clock.seconds:
+        if self._now(entry).waits or entry.known is None or entry.known[1] <= self.clock.seconds:
             entry.known = (self._look(entry), self._change(entry))
         return entry.known[0]
 
@@ -249,6 +288,8 @@ class Scheduler:
         ]
         last = max(plan.end for plan in entry.incarnations[-1].members)
         times += [time for one in self._amnesias for time in (one.start, one.end)]
+        times += [self._end_of(edge.key)[0] for edge in entry.submission.after if entry.waits]
+        times += [self._change(self.entries[edge.key]) for edge in entry.submission.after if entry.waits]
         moment = self.clock.seconds
         return min((time for time in [*times, last + self._forgets] if time > moment), default=math.inf)
 
@@ -268,6 +309,7 @@ class Scheduler:
             return
         entry.known = None
         number, current = self.current(entry)
+        entry.waits = False
         del entry.incarnations[number + 1 :]
         current.requeued = math.inf
         for plan, executor in zip(current.members, entry.submission.executors, strict=True):
@@ -300,6 +342,7 @@ class Scheduler:
         entry = self.entries.get(key)
         if entry is None:
             return None
+        self._now(entry)
         _, current = self.current(entry)
         ended = max(plan.end for plan in current.members)
         started = entry.incarnations[0].start <= self.clock.seconds and entry.incarnations[0].start < ended
@@ -320,7 +363,7 @@ class Scheduler:
         return {
             Start(key.job, key.attempt, number, member): one.start
             for key, entry in self.entries.items()
-            for number, one in enumerate(entry.incarnations)
+            for number, one in enumerate(self._now(entry).incarnations)
             for member, plan in enumerate(one.members)
             if self._has_started(one, plan)
         }
@@ -331,7 +374,7 @@ class Scheduler:
 
     def log(self, start: Start) -> bytes:
         """Return what a program has written so far: a line when it begins, and one when it ends by itself."""
-        entry = next(entry for key, entry in self.entries.items() if (key.job, key.attempt) == start[:2])
+        entry = self._now(next(entry for key, entry in self.entries.items() if (key.job, key.attempt) == start[:2]))
         incarnation = entry.incarnations[start.incarnation]
         plan = incarnation.members[start.member]
         if not self._has_started(incarnation, plan):
