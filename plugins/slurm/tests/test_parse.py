@@ -329,6 +329,9 @@ FAILED = "sbatch: error: Batch job submission failed: "
         "sbatch: error: Invalid directive found in batch script: x",
         "sbatch: unrecognized option '--segment=4'\nTry \"sbatch --help\" for more information",
         "sbatch: error: invalid number of nodes (-N 0)",
+        "sbatch: error: QOSMaxNodePerJobLimit\n"
+        + FAILED
+        + "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
     ],
 )
 def test_a_refusal_is_told_in_slurms_words(said):
@@ -346,6 +349,7 @@ def test_a_refusal_is_told_in_slurms_words(said):
         "sbatch: error: AssocMaxSubmitJobLimit\n"
         + FAILED
         + "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
+        FAILED + "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
         "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying\n"
         + FAILED
         + "Resource temporarily unavailable",

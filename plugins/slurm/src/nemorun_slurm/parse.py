@@ -240,7 +240,8 @@ def refusal(stderr: str, returncode: int) -> Rejected | Deferred | None:
     words = "; ".join(dict.fromkeys(said))
     if _BROKEN.search(words):
         return None
-    if _LIMIT.search(words):
+    policies = _POLICY.findall(words)
+    if any("Submit" in policy for policy in policies) or (not policies and _LIMIT.search(words)):
         return Deferred(Reason(ReasonKind.LIMIT, words))
     return Rejected(Reason(ReasonKind.REJECTED, words))
 
@@ -260,10 +261,11 @@ _BROKEN = re.compile(
     r"|controller (?:is )?not|shutdown|broken pipe|interrupted|message corrupt|internal|i/o error",
     re.IGNORECASE,
 )
+# A limit's own name, where Slurm gives it: on the number of jobs, it passes; on what one job may ask for, it does not.
+_POLICY = re.compile(r"\b(?:QOS|Assoc)[A-Z]\w+")
 _LIMIT = re.compile(
-    r"resource temporarily unavailable|temporarily unable to accept|qosmaxsubmit|assocmaxsubmit|assocgrpsubmit|submit"
-    r" limit|maxjobcount|too many jobs|job violates accounting/qos policy \(job submit limit|rate limit|try again later"
-    r"|insufficient space|no space left",
+    r"resource temporarily unavailable|temporarily unable to accept|submit limit|maxjobcount|too many jobs|rate limit"
+    r"|try again later|insufficient space|no space left",
     re.IGNORECASE,
 )
 
