@@ -11,6 +11,7 @@ from nemorun_core import Reason, ReasonKind
 __all__ = ["end_reason", "output_reason", "waiting_reason"]
 
 _LIMITS = re.compile(r"^AccountingPolicy|^Assoc|^QOS|^Max|Limit$")
+_OF_ONE_JOB = re.compile(r"PerJob|Min\w*(?:Limit|NotSatisfied)$")
 _NEVER = MappingProxyType(
     {
         "AccountNotAllowed": "the account may not use the partition",
@@ -87,6 +88,8 @@ def waiting_reason(state: str, word: str, expected_start: str | None) -> Reason:
         kind, meaning = ReasonKind.UNSCHEDULABLE, _NEVER[head]
     elif head.startswith("Dependency"):
         kind, meaning = ReasonKind.DEPENDENCY, ""
+    elif _OF_ONE_JOB.search(head):
+        kind, meaning = ReasonKind.UNSCHEDULABLE, "it asks for something that a limit gives to no job"
     elif _LIMITS.search(head):
         kind = ReasonKind.LIMIT
     elif state == "CONFIGURING":
