@@ -281,6 +281,7 @@ def test_what_is_no_end_is_not_taken_for_one(state):
         ("QOSMaxWallDurationPerJobLimit", ReasonKind.UNSCHEDULABLE),
         ("AssocMaxNodePerJobLimit", ReasonKind.UNSCHEDULABLE),
         ("QOSMinCpuNotSatisfied", ReasonKind.UNSCHEDULABLE),
+        ("AssocGrpCpuMinutesLimit", ReasonKind.LIMIT),
         ("launch failed requeued held", ReasonKind.WAITING),
         ("SomethingNew", ReasonKind.WAITING),
     ],

@@ -11,7 +11,7 @@ from nemorun_core import Reason, ReasonKind
 __all__ = ["end_reason", "output_reason", "waiting_reason"]
 
 _LIMITS = re.compile(r"^AccountingPolicy|^Assoc|^QOS|^Max|Limit$")
-_OF_ONE_JOB = re.compile(r"PerJob|Min\w*(?:Limit|NotSatisfied)$")
+_OF_ONE_JOB = re.compile(r"PerJob|Min(?!utes)\w*(?:Limit|NotSatisfied)$")
 _NEVER = MappingProxyType(
     {
         "AccountNotAllowed": "the account may not use the partition",
