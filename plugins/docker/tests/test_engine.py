@@ -48,10 +48,12 @@ class OwnEngine:
 
 
 def _runs(pid: int) -> bool:
+    """Whether any thread of a process runs: its sockets are closed by the last one."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
     except OSError:
         return False
+    return any(state not in ("Z", "X") for state in states)
 
 
 @pytest.fixture

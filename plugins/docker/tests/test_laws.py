@@ -16,6 +16,13 @@ from .conftest import IMAGE, SMALL, Between, clear
 pytestmark = pytest.mark.docker
 
 
+class OurKit(Kit):
+    """The engine is shared with tests that run beside: the other experiment of a test has a nonce of its own, too."""
+
+    def make(self, *programs, nonce="", **options):
+        return super().make(*programs, nonce=self.mark if nonce else "", **options)
+
+
 class TestDockerExecutor(ExecutorLaws):
     @pytest.fixture
     def executor(self, between: Between, tmp_path):
@@ -23,10 +30,10 @@ class TestDockerExecutor(ExecutorLaws):
 
     @pytest.fixture
     def kit(self, executor, tmp_path, shared_folder, engine):
-        kit = Kit(executor, tmp_path, shared_folder, self.patience_seconds)
+        kit = OurKit(executor, tmp_path, shared_folder, self.patience_seconds)
         yield kit
         kit.close()
-        for nonce in (kit.nonce, "f" * 16):
+        for nonce in (kit.nonce, kit.mark):
             clear(engine, nonce)
 
     @pytest.fixture
