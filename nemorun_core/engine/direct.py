@@ -61,8 +61,6 @@ def run_directly(definition: Definition, folder: Folder, registry: Registry, tas
         while ready:
             job = min(ready, key=lambda one: one.index)
             ready.remove(job)
-            if job.state.is_final:
-                continue
             record(Intended(((job.id, job.attempt),)))
             record(Submitted(job.id, job.attempt, definition.key(job.id, job.attempt).slug()))
             started = now()

@@ -444,8 +444,7 @@ class Engine:
         self._lock.release()
         reading, writing, self._reading, self._writing = self._reading, self._writing, -1, -1
         for handle in (reading, writing):
-            if handle >= 0:
-                os.close(handle)
+            os.close(handle)
         self.ended.set()
 
 

@@ -37,13 +37,13 @@ def write_support(folder: Folder, objects: Mapping[str, bytes]) -> None:
     make_folder(folder.objects)
     for digest, content in objects.items():
         write_atomically(os.path.join(folder.objects, digest), content, sync=False)
+    from pathlib import Path
+
     import cloudpickle  # type: ignore[import-untyped]
 
-    package = os.path.dirname(cloudpickle.__file__)
     make_folder(os.path.join(folder.support, "cloudpickle"))
-    for name in os.listdir(package):
-        if name.endswith(".py"):
-            _copy(os.path.join(package, name), os.path.join(folder.support, "cloudpickle"))
+    for path in Path(cloudpickle.__file__).parent.glob("*.py"):
+        _copy(str(path), os.path.join(folder.support, "cloudpickle"))
 
 
 def _copy(source: str, folder: str) -> None:

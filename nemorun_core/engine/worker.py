@@ -247,12 +247,9 @@ class Worker(threading.Thread):
         self._let_go(backend)
 
     def _end_jobs(self, backend: Backend) -> None:
-        killed = [handle for handle, at_once in self._cancels.items() if at_once]
-        asked = [handle for handle, at_once in self._cancels.items() if not at_once]
-        if asked:
-            backend.cancel(asked)
-        if killed:
-            backend.kill(killed)
+        for end, hurried in ((backend.cancel, False), (backend.kill, True)):
+            if handles := [handle for handle, at_once in self._cancels.items() if at_once is hurried]:
+                end(handles)
         self._cancels.clear()
 
     def _let_go(self, backend: Backend) -> None:

@@ -80,7 +80,7 @@ def test_none_and_unions_are_read_too(shell, folder):
         ("missing.sh", "no file 'missing.sh'"),
         ("json.py:train", "another name"),
         ("broken.py:train", "cannot be imported: ValueError: on purpose"),
-        ("hello.sh --executor moon", "installed: local"),
+        ("hello.sh --executor moon", "is installed (installed: "),
         ("hello.sh --executor 'local[node=2]'", "Did you mean 'nodes'?"),
         ("hello.sh --executor 'local[nodes=two]'", "expected int"),
         ("hello.sh --executor 'local[nodes'", "Quote it"),

@@ -507,3 +507,21 @@ def test_a_request_does_not_hurry_what_waits_for_the_journal(tmp_path, monkeypat
         full.clear()
     assert states(experiment) == {"ends": "SUCCEEDED", "goes": "CANCELLED"}
     assert len(released) == 2
+
+
+def test_a_resume_that_comes_second_is_told_who_drives(tmp_path):
+    """Between its look and its lock another process took over."""
+    with run.Experiment("raced", log_level="ERROR") as experiment:
+        experiment.add(gate(tmp_path), name="runs")
+        experiment.run(detach=True)
+    session = experiment._session
+    orphan(experiment, "runs")
+    other = Lock(session.folder.lock)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(type(session), "check_startable", lambda self: other.acquire())
+        with pytest.raises(run.UsageError, match="is driven by"):
+            experiment.resume()
+    other.release()
+    (tmp_path / "gate").touch()
+    experiment.wait()
+    assert states(experiment) == {"runs": "SUCCEEDED"}

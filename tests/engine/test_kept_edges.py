@@ -37,10 +37,12 @@ def handed_over(*edges: str) -> Graph:
 
 def test_what_its_scheduler_let_start_is_told_when_its_upstream_has_ended():
     graph = handed_over()
+    down, states = graph.jobs["down"], []
     assert told(graph.step(observed("down", running()), TIME), Act.TELL) == []
-    assert graph.jobs["down"].state is State.PENDING
+    states.append(down.state)
     assert told(graph.step(observed("up", ended()), TIME), Act.TELL) == ["up", "down"]
-    assert graph.jobs["down"].state is State.RUNNING
+    states.append(down.state)
+    assert states == [State.PENDING, State.RUNNING]
 
 
 def test_an_end_that_is_seen_before_the_upstreams_decides_nothing_before():

@@ -15,11 +15,13 @@ from nemorun_core import Experiment
 from tests.experiment.helpers import python, sh
 
 PLUGIN_NAMES = {
+    "DockerExecutor",
     "EnvVars",
     "GitArchivePackager",
     "HybridPackager",
     "LocalExecutor",
     "PatternPackager",
+    "SlurmExecutor",
     "Torchrun",
 }
 

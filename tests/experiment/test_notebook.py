@@ -83,6 +83,7 @@ def test_output_that_is_no_file_gets_text(tmp_path):
         with experiment.reset():
             experiment.run(direct=True)
         sys.__stdout__.write(sys.stdout.text)
+        sys.__stdout__.flush()
         """,
     )
     assert done.returncode == 0, done.stderr

@@ -355,8 +355,9 @@ def test_an_experiment_deleted_while_it_runs_is_a_clear_error_and_others_go_on(t
     assert states(sound) == {"job": "SUCCEEDED"}
 
 
-def test_a_disk_that_is_full_at_the_start_is_a_clear_error(tmp_path):
+def test_a_disk_that_is_full_at_the_start_is_a_clear_error(tmp_path, monkeypatch):
     """The launcher may write no byte: as on a full disk, what was claimed is there and nothing can be written."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # which would write its own data
     done = launch(
         tmp_path,
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import hashlib
 import importlib.util
@@ -162,6 +163,15 @@ def test_a_default_made_of_other_fields_cannot_be_read_before_it_is_built():
     assert config.three == 3
     with pytest.raises(AttributeError, match="made from other fields"):
         config.two  # noqa: B018
+
+
+@dataclasses.dataclass
+class Plain:
+    one: int = 1
+
+
+def test_a_default_without_a_factory_is_read_as_it_is():
+    assert run.Config(Plain).one == 1
 
 
 # Showing and refusing.

@@ -93,7 +93,8 @@ def test_a_script_that_cannot_be_is_a_malformed_record():
         run.Script.from_record({"path": ""})
 
 
-def test_one_inline_task_on_an_executor_of_defaults_loads_no_converter(tmp_path):
+def test_one_inline_task_on_an_executor_of_defaults_loads_no_converter(tmp_path, monkeypatch):
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # which loads much of its own
     script = (
         "import sys, nemorun_core as run\n"
         "with run.Experiment('x') as exp:\n"

@@ -54,9 +54,9 @@ def test_the_runner_is_one_file_of_python_3_8_and_the_standard_library():
 
 def test_arguments_arrive_as_they_were(run):
     values = (1, 1.5, float("inf"), True, None, "é\ud800\U0001f600", b"\0", 2j, (1,), [2], {3}, frozenset({4}))
-    done = run(Partial(show, *values, x={1: "a"}, y=pathlib.Path("/x"), z=Colour.RED, f=len))
+    done = run(Partial(show, *values, x={1: "a"}, y=pathlib.Path("/x"), z=Colour.RED, f=len, w={"a": [{"b": 2}]}))
     assert done.stderr == ""
-    expected = {"f": len, "x": {1: "a"}, "y": pathlib.Path("/x"), "z": Colour.RED}
+    expected = {"f": len, "w": {"a": [{"b": 2}]}, "x": {1: "a"}, "y": pathlib.Path("/x"), "z": Colour.RED}
     assert done.stdout.splitlines()[:2] == [repr(values), repr(expected)]
 
 
