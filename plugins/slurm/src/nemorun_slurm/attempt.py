@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ from nemorun_slurm.reasons import output_reason
 __all__ = ["Attempt", "Word"]
 
 _MOST_INCARNATIONS = 10_000
+_STUCK_SECONDS = 30.0
 _DUPLICATE = 125  # what a shim says that finds its start taken
 # What a record cannot know: the program was ended for this.
 _OVERRIDING = frozenset(
@@ -112,6 +114,7 @@ class Attempt:
         changed: when something new was last seen, on the monotonic clock.
         incarnation: the newest that has a record.
         seen: what was said last; `over` once that is final and stays.
+        over_since: when every rank of `incarnation` was first seen to have ended, on the monotonic clock.
         timed_out: it was stopped because its `timeout_seconds` were over.
         terms, due, stop_at: how far its cancellation is, on the monotonic clock; -1 once it was killed.
     """
@@ -124,6 +127,7 @@ class Attempt:
     incarnation: int = 0
     seen: Observation = UNKNOWN
     over: bool = False
+    over_since: float | None = None
     timed_out: bool = False
     terms: int = 0
     due: float | None = None
@@ -140,6 +144,7 @@ class Attempt:
             ranks.claimed for ranks in self._records(self.incarnation + 1)
         ):
             self.incarnation += 1
+            self.over_since = None
         return self._records(self.incarnation)
 
     def _records(self, incarnation: int) -> list[_Ranks]:
@@ -164,14 +169,24 @@ class Attempt:
         restarts = max((row.restarts for row in word.live), default=0)
         if restarts > self.incarnation:
             return self._by_row(word.live, restarts)
-        ended = word.final is not None or all(ranks.over for ranks in members)
-        if not word.live and word.since and ended:
+        over = all(ranks.over for ranks in members)
+        if over and self.over_since is None:
+            self.over_since = time.monotonic()
+        if over and self._is_stuck(word):
+            return self._observed(self._dead(ranks, None) for ranks in members)
+        if not word.live and word.since and (over or word.final is not None):
             return self._observed(self._dead(ranks, word.final) for ranks in members)
         if not word.live and word.since and word.told:
             return UNKNOWN
         if any(ranks.claimed for ranks in members):
             return self._observed(self._alive(members))
         return self._by_row(word.live, self.incarnation)
+
+    def _is_stuck(self, word: Word) -> bool:
+        """Whether Slurm has held the job for too long after its end to start it again: it was not told of the end, as
+        when slurmctld was down then."""
+        runs = bool(word.live) and all(row.state == "RUNNING" for row in word.live)
+        return runs and self.over_since is not None and time.monotonic() - self.over_since > _STUCK_SECONDS
 
     def _observed(self, members: Iterable[MemberObservation]) -> Observation:
         return Observation(members=tuple(members), incarnation=self.incarnation)

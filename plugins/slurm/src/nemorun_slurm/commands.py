@@ -43,6 +43,7 @@ class Commands(abc.ABC):
         argv: Sequence[str],
         *,
         stdin: bytes | IO[bytes] = b"",
+        stdout: IO[bytes] | None = None,
         environment: Mapping[str, str] | None = None,
         without: Sequence[str] = (),
         timeout_seconds: float = 60.0,
@@ -51,7 +52,7 @@ class Commands(abc.ABC):
 
         Its environment is this process's (here) or the login's (through ssh), with `environment` added, the names of
         `without` taken out, and without the variables by which Slurm's commands take options: what is asked stands in
-        `argv` alone.
+        `argv` alone. What it prints goes to `stdout` where that is given, else into the result.
 
         Raises:
             TransientError: it did not end in time, and was killed; or the connection broke. What it should have done
@@ -64,7 +65,7 @@ class Commands(abc.ABC):
             with subprocess.Popen(
                 call,
                 stdin=subprocess.PIPE if isinstance(stdin, bytes) else stdin,
-                stdout=subprocess.PIPE,
+                stdout=stdout if stdout is not None else subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=added,
                 start_new_session=True,  # a Ctrl-C is for us to handle, and not for sbatch
@@ -83,7 +84,7 @@ class Commands(abc.ABC):
             raise self._missing(call[0]) from None
         except OSError as problem:
             raise TransientError(f"{name} could not be started: {problem.strerror}.") from None
-        return self._checked(name, Result(process.returncode, out, error.decode("utf-8", "replace").strip()))
+        return self._checked(name, Result(process.returncode, out or b"", error.decode("utf-8", "replace").strip()))
 
     def close(self) -> None:  # noqa: B027 - nothing is held open here
         """End what is held open. May be called again."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import fnmatch
 import io
 import json
 import os
 import shlex
+import shutil
 import tarfile
+import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import attrs
 
@@ -27,7 +30,7 @@ from nemorun_slurm.commands import Commands
 from nemorun_slurm.script import Layout
 from nemorun_slurm.tunnel import LocalTunnel, SSHTunnel, Tunnel
 
-__all__ = ["Files", "LocalFiles", "RemoteFiles", "files_of"]
+__all__ = ["Files", "LocalFiles", "RemoteFiles", "files_of", "matches"]
 
 _SEND_SECONDS = 600.0
 _PIECE_BYTES = 1 << 16
@@ -320,26 +323,30 @@ class RemoteFiles(Files):
         return content[offset - begin : offset - begin + limit]
 
     def fetch(self, cwd: str, patterns: Sequence[str], to: str) -> None:
-        text = (
-            f"cd {shlex.quote(cwd)} || exit 1; command -v python3 >/dev/null || exit 9; "
-            "python3 -c 'import glob,os,sys\nfor p in sys.argv[1:]:\n for f in glob.iglob(p,recursive=True):\n"
-            '  sys.stdout.write(f+"\\0")\' ' + " ".join(map(shlex.quote, patterns)) + " | tar -c -f - --null -T -"
-        )
-        found = self._run(text)
-        with tarfile.open(fileobj=io.BytesIO(found), mode="r:") as tar:
-            for entry in tar:
-                stream = tar.extractfile(entry) if entry.isfile() else None
-                target = os.path.normpath(os.path.join(to, entry.name))
-                if stream is not None and target.startswith(os.path.normpath(to) + os.sep):
-                    os.makedirs(os.path.dirname(target), exist_ok=True)
-                    _write(target, stream.read(), entry.mode & 0o777)
+        there = f"cd {shlex.quote(cwd)} && "
+        listed = self._run(there + "exec find . ! -type d -print0").decode("utf-8", "surrogateescape")
+        names = [name.removeprefix("./") for name in listed.split("\0") if name]
+        wanted = [name for name in names if any(matches(pattern, name) for pattern in patterns)]
+        if not wanted:
+            return
+        asked = "\0".join(wanted).encode("utf-8", "surrogateescape")
+        with tempfile.TemporaryFile() as packed:
+            self._run(there + "exec tar -c -h -f - --null --verbatim-files-from -T -", asked, stdout=packed)
+            packed.seek(0)
+            try:
+                with tarfile.open(fileobj=packed, mode="r:") as tar:
+                    for entry in tar:
+                        _extract(tar, entry, to)
+            except tarfile.TarError as error:
+                raise TransientError(f"the outputs of {cwd} came back torn: {error}.") from None
 
     def forget_secrets(self, jobs: Collection[Submission]) -> None:
         if jobs:
             self._run("exec xargs -0 rm -f --", b"\0".join(os.fsencode(self.secrets(job)) for job in jobs))
 
-    def _run(self, text: str, stdin: bytes = b"") -> bytes:
-        return self._check(self._commands.run(["sh", "-c", text], stdin=stdin, timeout_seconds=_SEND_SECONDS))
+    def _run(self, text: str, stdin: bytes = b"", stdout: IO[bytes] | None = None) -> bytes:
+        argv = ["sh", "-c", text]
+        return self._check(self._commands.run(argv, stdin=stdin, stdout=stdout, timeout_seconds=_SEND_SECONDS))
 
     def _check(self, result: tuple[int, bytes, str]) -> bytes:
         returncode, out, error = result
@@ -368,6 +375,37 @@ def _replaced_within(content: bytes, paths: Sequence[tuple[str, str]]) -> bytes:
         for old, new in ((ours, theirs), (json.dumps(ours)[1:-1], json.dumps(theirs)[1:-1])):
             content = content.replace(old.encode("utf-8", "surrogateescape"), new.encode("utf-8", "surrogateescape"))
     return content
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a pattern as of `glob` (`**` for any depth, no hidden files) means a file or a folder that it is in."""
+    return _matches(pattern.rstrip("/").split("/"), name.split("/"))
+
+
+def _matches(parts: Sequence[str], names: Sequence[str]) -> bool:
+    if not parts:
+        return True
+    if parts[0] == "**" and _matches(parts[1:], names):
+        return True
+    if not names or (names[0].startswith(".") and not parts[0].startswith(".")):
+        return False
+    if parts[0] == "**":
+        return _matches(parts, names[1:])
+    return fnmatch.fnmatchcase(names[0], parts[0]) and _matches(parts[1:], names[1:])
+
+
+def _extract(tar: tarfile.TarFile, entry: tarfile.TarInfo, to: str) -> None:
+    """Write a file of a tar below a folder, and nothing that would leave it. Raises OSError."""
+    stream = tar.extractfile(entry) if entry.isfile() else None
+    target = os.path.normpath(os.path.join(to, entry.name))
+    if stream is None or not target.startswith(os.path.normpath(to) + os.sep):
+        return
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    new = f"{target}.{os.getpid()}.new"
+    with open(new, "wb") as written:
+        shutil.copyfileobj(stream, written)
+    os.chmod(new, entry.mode & 0o777)
+    os.replace(new, target)
 
 
 def _write(path: str, content: bytes, mode: int) -> None:
