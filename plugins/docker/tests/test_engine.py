@@ -29,7 +29,12 @@ class OwnEngine:
 
     def __init__(self, folder: str, *, live: bool) -> None:
         self._folder = folder
-        names = {"DOCKER_TEST_DIR": folder, "DOCKER_TEST_NET": "none", "DOCKER_TEST_IMAGES": "bb"}
+        names = {
+            "DOCKER_TEST_DIR": folder,
+            "DOCKER_TEST_NET": "none",
+            "DOCKER_TEST_IMAGES": "bb",
+            "DOCKER_TEST_FAKE_GPU": "1",
+        }
         self._environment = {**os.environ, **names, "DOCKER_TEST_LIVE": "1" if live else "0"}
         self.host = f"unix://{folder}/docker.sock"
 
@@ -129,6 +134,20 @@ def test_an_engine_that_takes_its_containers_along_is_told_as_it_was(own, kit, n
     assert kit.log(handle) == b"up\n"
     assert kit.member(kit.adopt(job)).exit_code == 143
     assert kit.log(handle) == b"up\n"
+
+
+@pytest.mark.parametrize("own", [False], indirect=True)
+def test_gpus_are_given_as_they_were_asked_for(own, kit):
+    """By an engine whose hook for GPUs takes its orders and gives no device."""
+    for fields, wanted in (
+        ({"gpus": "all"}, b"all"),
+        ({"num_gpus": 2}, b"0,1"),
+        ({"gpus": [0, 3]}, b"0,3"),
+        ({"gpus": None}, b"none"),
+    ):
+        handle = kit.start("echo ${NVIDIA_VISIBLE_DEVICES:-none}", executor=kit.options(**fields))
+        kit.end(handle)
+        assert kit.log(handle) == wanted + b"\n"
 
 
 def test_an_engine_whose_socket_is_cut_every_second_loses_nothing(between: Between, engine, tmp_path):

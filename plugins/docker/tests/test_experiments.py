@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -161,3 +163,63 @@ def test_a_failed_attempt_is_tried_again_in_a_container_of_its_own(experiment):
         exp.add(sh("echo $NEMORUN_ATTEMPT >>attempts; test $NEMORUN_ATTEMPT = 1"), executor=executor, name="a")
         exp.run(check=True)
     assert Path("attempts").read_text().split() == ["0", "1"]
+
+
+CALLER = 4321
+AS_A_USER = f"""
+import os
+import nemorun_core as run
+secrets = {{"TOKEN": run.Secret.from_env("SOURCE")}}
+executor = run.DockerExecutor(container_image={SMALL!r}, pull="never", env_vars=secrets)
+with run.Experiment("user", id="user_1", log_level="ERROR") as exp:
+    exp.add(run.Script(inline="id -u; test $TOKEN = word; exit 3", entrypoint="sh"), executor=executor, name="a")
+    exp.run()
+found = exp.status(return_dict=True)["a"]
+assert found["exit_code"] == 3, found
+for place, _, names in os.walk(found["local_dir"]):
+    for name in names:
+        assert os.stat(os.path.join(place, name)).st_uid == {CALLER}, name
+assert open(os.path.join(found["local_dir"], "0.0.0.out")).read() == "0\\n"
+assert not os.listdir("/dev/shm/nemorun-docker-{CALLER}")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_files_belong_to_a_caller_who_is_not_root_where_the_container_is(between):
+    folder = Path(tempfile.mkdtemp(prefix="nemorun-user-"))
+    try:
+        folder.chmod(0o755)
+        os.chown(folder, CALLER, CALLER)
+        place = Path(between.path)
+        place.chmod(0o666)
+        open_to_all = folder / "docker.sock"
+        open_to_all.symlink_to(place)
+        for above in (place.parent, *place.parent.parents):
+            if not above.stat().st_mode & 0o001:
+                above.chmod(above.stat().st_mode | 0o011)
+        environment = {
+            **os.environ,
+            "DOCKER_HOST": f"unix://{open_to_all}",
+            "HOME": str(folder),
+            "NEMORUN_HOME": str(folder / "home"),
+            "SOURCE": "word",
+            "XDG_RUNTIME_DIR": "",
+        }
+        python = os.environ.get("PYTHON_FOR_ALL", sys.executable)
+        if subprocess.run(["test", "-x", os.path.realpath(python)], user=CALLER, check=False).returncode:
+            pytest.skip(f"{python} is for root alone: PYTHON_FOR_ALL names another one that has nemorun-docker")
+        done = subprocess.run(
+            [python, "-c", AS_A_USER],
+            user=CALLER,
+            group=CALLER,
+            extra_groups=[],
+            env=environment,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(f"/dev/shm/nemorun-docker-{CALLER}", ignore_errors=True)
