@@ -121,6 +121,17 @@ class Backend(abc.ABC):
     def close(self) -> None:  # noqa: B027 - a backend that owns nothing has nothing to end
         """End what this connection owns on this machine. May be called again."""
 
+    def check(self) -> str:
+        """Ask the scheduler a harmless question, and return a few words on what answered, as "Docker Engine 20.10.24".
+
+        For `nemorun doctor`. By default nothing is asked, and the answer is "".
+
+        Raises:
+            UsageError: what is needed is not installed or not set up here, with what to do.
+            TransientError: the scheduler did not answer.
+        """
+        return ""
+
     @abc.abstractmethod
     def render(self, job: Submission) -> Sequence[Document]:
         """Return exactly what `submit` would submit (E13). Works offline and creates nothing."""

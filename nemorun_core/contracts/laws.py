@@ -11,7 +11,8 @@ LAWS: Mapping[str, str] = MappingProxyType(
     {
         "E1": "`submit` accepts a job whole or refuses it whole, with a reason.",
         "E2": "A member's program starts at most once an incarnation, also when an answer was lost, a timed-out "
-        "submission is accepted late, or two drivers raced.",
+        "submission is accepted late, or two drivers raced; never where an edge that its scheduler keeps does "
+        "not hold.",
         "E3": "A failed query raises `TransientError` and is never read as a state; every handle asked for is "
         "answered, `UNKNOWN` if it is not there.",
         "E4": "States only move forward within an incarnation; a job is final when no incarnation or attempt can "

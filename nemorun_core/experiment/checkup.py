@@ -146,5 +146,5 @@ def _executor_found(row: Row) -> str:
         raise Defect(f"{cls.__qualname__} does not derive from run.Executor.", hint="Report it to its author.")
     executor.check()
     with executor.backend() as backend:
-        backend.poll([])
-    return "can be loaded, and its scheduler answers"
+        answered = backend.check()
+    return f"can be loaded, and its scheduler answers: {answered}" if answered else "can be loaded"

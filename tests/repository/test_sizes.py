@@ -30,8 +30,8 @@ COMMAND_LINE = 950  # `sync` came with the packagers, and what an output that ca
 # scheduler keeps (140).
 CORE = 7770
 PLUGIN = 1000
-# The devkit holds 170 tests of the laws (1,900), which are what it is for, and the simulator.
-LARGE_PLUGINS = {"devkit": 2900, "kubernetes": 2500, "slurm": 2500}
+# The devkit holds 175 tests of the laws (1,950), which are what it is for, and the simulator.
+LARGE_PLUGINS = {"devkit": 2960, "kubernetes": 2500, "slurm": 2500}
 
 MODULES = sorted([*ROOT.glob("nemorun_core/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py"), ROOT / "noxfile.py"])
 

@@ -16,9 +16,11 @@ import pytest
 import nemorun_core
 from nemorun_core import (
     Accepted,
+    After,
     Answer,
     Backend,
     Capabilities,
+    Condition,
     Executor,
     Handle,
     Key,
@@ -118,6 +120,7 @@ class Kit:
         executor: Executor | None = None,
         attempt: int = 0,
         nonce: str = "",
+        after: Sequence[After] = (),
     ) -> Submission:
         """Return a submission with a member for each program: the text of a shell script, or arguments as they are."""
         name = name or f"job{next(self._numbers)}"
@@ -146,7 +149,13 @@ class Kit:
             executors=(executor or self.executor,) * len(argvs),
             folder=str(folder),
             support=str(self._support),
+            after=tuple(after),
         )
+
+    def edge(self, handle: Handle, condition: Condition) -> After:
+        """Return an edge to a job of one rank a member, for the scheduler to keep."""
+        job = self._jobs[handle]
+        return After(job.key, condition, handle, job.folder, tuple(one.ranks() for one in job.executors))
 
     def gate(self, name: str = "stop") -> str:
         """Return a command that waits, for a minute at most, until `open_gate` is called."""

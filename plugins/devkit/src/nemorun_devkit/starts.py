@@ -8,7 +8,17 @@ from collections.abc import Callable
 
 import pytest
 
-from nemorun_core import Accepted, Deferred, Executor, Handle, Rejected, Submission, TransientError
+from nemorun_core import (
+    Accepted,
+    Condition,
+    Deferred,
+    Executor,
+    Handle,
+    Rejected,
+    State,
+    Submission,
+    TransientError,
+)
 from nemorun_devkit.base import Breaking, LawsBase
 from nemorun_devkit.kit import Kit, is_over, offered
 
@@ -16,6 +26,11 @@ __all__ = ["LawE1", "LawE2"]
 
 NUL = ("sh", "-c", "echo ran >>runs", "a\0b")
 """Arguments that no program can be given (execve(2)), so that every backend refuses them."""
+
+
+def _keeps_edges(kit: Kit) -> None:
+    if not kit.able.native_edges:
+        pytest.skip("capability missing: native_edges")
 
 
 class LawE1(LawsBase):
@@ -266,6 +281,56 @@ class LawE2(LawsBase):
         expire(handle)
         kit.reopen()
         self._once(kit, kit.take(job))
+
+    @pytest.mark.parametrize(("code", "condition"), [(0, "success"), (3, "failure"), (0, "any"), (3, "any")], ids=str)
+    def test_e2_a_job_that_its_scheduler_holds_back_starts_after_its_upstream(
+        self, kit: Kit, code: int, condition: str
+    ) -> None:
+        """Edges may be handed to a scheduler, and then no driver has to be there."""
+        _keeps_edges(kit)
+        upstream = kit.start(f"echo up; {kit.gate()}; touch ended; exit {code}", cwd=kit.shared)
+        kit.shows(upstream)
+        look = "if [ -e ended ]; then echo after; else echo before; fi >>runs"
+        edge = kit.edge(upstream, Condition(condition))
+        job = kit.make(look, cwd=kit.shared, after=[edge])
+        handle = kit.take(job)
+        assert kit.poll(handle).members[0].state is State.PENDING
+        kit.leave()
+        kit.open_gate()
+        kit.until(lambda: kit.lines("runs"), "the start of what waited")
+        kit.enter()
+        handle = kit.find(job)[job.key]
+        assert kit.member(handle).exit_code == 0
+        assert kit.lines("runs") == ["after"]
+
+    @pytest.mark.parametrize(("code", "condition"), [(3, "success"), (0, "failure")], ids=str)
+    def test_e2_a_job_whose_edge_does_not_hold_never_starts_and_leaves_its_queue(
+        self, kit: Kit, code: int, condition: str
+    ) -> None:
+        """Whatever its scheduler takes for a success, or has forgotten."""
+        _keeps_edges(kit)
+        upstream = kit.start(f"echo up; {kit.gate()}; exit {code}", cwd=kit.shared)
+        kit.shows(upstream)
+        job = kit.make(COUNTED, cwd=kit.shared, after=[kit.edge(upstream, Condition(condition))])
+        behind = kit.make(COUNTED, cwd=kit.shared, after=[kit.edge(kit.take(job), Condition.SUCCESS)])
+        handles = [*kit.find(job).values(), kit.take(behind)]
+        kit.open_gate()
+        for handle in handles:
+            [member] = kit.end(handle).members
+            assert member.state in (State.SKIPPED, State.CANCELLED)
+        assert kit.lines("runs") == []
+
+    def test_e2_an_upstream_that_a_signal_reached_is_no_success(self, kit: Kit) -> None:
+        """A scheduler may know an exit code of 0 only."""
+        _keeps_edges(kit)
+        upstream = kit.start(f"trap 'exit 0' TERM; echo up; {kit.gate()}", cwd=kit.shared)
+        kit.shows(upstream)
+        job = kit.make(COUNTED, cwd=kit.shared, after=[kit.edge(upstream, Condition.SUCCESS)])
+        handle = kit.take(job)
+        kit.backend.cancel([upstream])
+        kit.end(upstream)
+        kit.end(handle)
+        assert kit.lines("runs") == []
 
     def test_e2_a_requeued_job_starts_once_an_incarnation(
         self, kit: Kit, requeue: Callable[[Handle], None] | None

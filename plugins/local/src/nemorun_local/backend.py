@@ -100,6 +100,11 @@ class LocalBackend(Backend):
                 self._watch.forget(rank.pid)
         self._watch.close()
 
+    def check(self) -> str:
+        """Say how many further ranks this machine takes."""
+        free, _ = room()
+        return f"{hostname()}, room for {free} more ranks"
+
     def render(self, job: Submission) -> Sequence[Document]:
         """Return, for each rank, the declared environment and the shim's command, then the files written for it.
 
