@@ -18,7 +18,7 @@ _REQUIRED = os.environ.get("NEMORUN_REQUIRE_ENGINES") == "1"
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Cluster:
+def running_cluster() -> Cluster:
     """The running cluster; skips, or fails where NEMORUN_REQUIRE_ENGINES=1, if none answers."""
     if _FOLDER and (found := Cluster(Path(_FOLDER))).conf.exists() and found.answers():
         return found
@@ -29,7 +29,13 @@ def cluster() -> Cluster:
 
 
 @pytest.fixture
-def own_cluster(cluster: Cluster) -> Iterator[Callable[..., Cluster]]:
+def cluster(running_cluster: Cluster) -> Cluster:
+    """The running cluster, to be asked and used, and not to be broken: other tests use it at the same time."""
+    return running_cluster
+
+
+@pytest.fixture
+def own_cluster(running_cluster: Cluster) -> Iterator[Callable[..., Cluster]]:
     """Start a cluster for one test alone, to be broken for good: `own_cluster("--acct", "none")`."""
     folders: list[str] = []
 

@@ -31,6 +31,13 @@ LIMIT = (
 class TestSlurmExecutor(ExecutorLaws):
     patience_seconds = 60.0
 
+    @pytest.fixture
+    def cluster(self, request, running_cluster: Cluster, own_cluster) -> Cluster:
+        """The running one, or one of the test's own where its slurmctld is to be restarted."""
+        if "restart_scheduler" not in request.fixturenames:
+            return running_cluster
+        return own_cluster("--nodes", "2", "--acct", "none", "--ssh")
+
     @pytest.fixture(autouse=True)
     def nonces_of_its_own(self, monkeypatch):
         """A nonce is unique in the world, and the kit has one that is not: the cluster remembers the run before."""
@@ -125,7 +132,10 @@ class TestSlurmExecutor(ExecutorLaws):
             for name in ("squeue", "sacct"):
                 wrapped.put(name, f"real \"$@\" | grep -vE '^({pattern})[^0-9]'; exit 0")
 
-        return forget
+        yield forget
+        wrapped.drop(["squeue", "sacct"])
+        if forgotten:
+            cluster.run("scancel", *forgotten)
 
     @pytest.fixture
     def requeue(self, cluster):

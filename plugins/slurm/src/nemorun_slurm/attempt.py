@@ -171,8 +171,8 @@ class Attempt:
             return self._by_row(word.live, restarts)
         over = all(ranks.over for ranks in members)
         if over and self.over_since is None:
-            self.over_since = time.monotonic()
-        if over and self._is_stuck(word):
+            self.over_since = self.changed = time.monotonic()
+        if over and self._is_let_go(word):
             return self._observed(self._dead(ranks, None) for ranks in members)
         if not word.live and word.since and (over or word.final is not None):
             return self._observed(self._dead(ranks, word.final) for ranks in members)
@@ -182,9 +182,11 @@ class Attempt:
             return self._observed(self._alive(members))
         return self._by_row(word.live, self.incarnation)
 
-    def _is_stuck(self, word: Word) -> bool:
-        """Whether Slurm has held the job for too long after its end to start it again: it was not told of the end, as
-        when slurmctld was down then."""
+    def _is_let_go(self, word: Word) -> bool:
+        """Whether Slurm holds an ended job without a thought of starting it again: it says so, or has held it for long,
+        as it does where slurmctld was down when the job ended."""
+        if word.live and all(row.state == "COMPLETING" and row.reason == "NonZeroExitCode" for row in word.live):
+            return True
         runs = bool(word.live) and all(row.state == "RUNNING" for row in word.live)
         return runs and self.over_since is not None and time.monotonic() - self.over_since > _STUCK_SECONDS
 
