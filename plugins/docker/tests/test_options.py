@@ -81,9 +81,9 @@ def test_what_is_no_volume_is_refused(text):
 
 
 def test_a_folder_is_visible_below_a_volume_of_the_same_path():
-    assert visible("/work/a", ["/work:/work"])
-    assert not visible("/work/a", ["/work:/elsewhere"])
-    assert not visible("/workshop", ["/work:/work"])
+    assert visible("/here/a", ["/here:/here"])
+    assert not visible("/here/a", ["/here:/elsewhere"])
+    assert not visible("/heretofore", ["/here:/here"])
 
 
 def test_options_of_docker_py_have_their_names():

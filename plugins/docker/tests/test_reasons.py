@@ -39,7 +39,7 @@ def refused(kit, **fields):
     answer = kit.answer(job)
     assert isinstance(answer, Rejected), answer
     assert kit.find(job) == {}
-    assert not list(Path(job.folder).glob("*.start"))
+    assert not list(Path(job.folder).glob("*"))
     assert kit.lines("runs") == []
     return answer.reason
 

@@ -143,6 +143,8 @@ class Placer:
                 self.remove(place, name)
                 self._containers.forget(place)
                 remove_records(job, index)
+            elif not is_claimed(job, index):
+                remove_records(job, index)
             self._secrets.remove(name)
         if has_own_network(job):
             remove_network(self._engine, job.key)
@@ -189,8 +191,9 @@ class Placer:
                 raise _Refused(user)
             users.append((user if executor.user is None else executor.user).partition(":")[0])
         for index, user in enumerate(users):
-            foreign = user not in _ROOT and user != str(os.geteuid())
             executor = executor_of(job, index)
+            bound = "cap_drop" in executor.additional_kwargs  # then root may have no more rights than others
+            foreign = (user not in _ROOT or bound) and user != str(os.geteuid())
             self._secrets.write(container_name(job.key, index, len(job.members)), job.members[index].environment)
             if not is_claimed(job, index):
                 prepare(job, index, foreign=foreign, separate_stderr=executor.separate_stderr)
