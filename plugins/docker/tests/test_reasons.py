@@ -13,7 +13,7 @@ import pytest
 from nemorun_devkit.kit import Kit, is_over
 from nemorun_docker import DockerExecutor
 
-from nemorun_core import Deferred, ReasonKind, Rejected, Secret, State, base_path
+from nemorun_core import Deferred, ReasonKind, Rejected, Secret, State, TransientError, base_path
 
 from .conftest import IMAGE, SMALL, clear, docker, remains
 
@@ -433,3 +433,13 @@ def test_a_group_of_which_a_part_was_started_is_completed_by_the_next_driver(kit
     kit.open_gate()
     assert [member.exit_code for member in kit.end(handle).members] == [0, 0]
     assert sorted(kit.lines("runs")) == ["0", "1"]
+
+
+def test_the_doctor_is_told_which_engine_answers(kit, engine):
+    assert kit.backend.check() == f"Docker Engine {docker('version', '-f', '{{.Server.Version}}')} at {engine.path}"
+
+
+def test_the_doctor_is_told_that_none_answers(kit, monkeypatch, tmp_path):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nosuch.sock")
+    with pytest.raises(TransientError, match="does not answer"):
+        kit.backend.check()

@@ -49,6 +49,7 @@ _AT_ONCE = 8
 _LAST_WORDS = 4
 _LOOK_AGAIN_SECONDS, _COMPLETE_AGAIN_SECONDS = 0.02, 1.0
 _MOST_LOOKS = 50
+_CHECK_SECONDS = 10.0
 
 
 @attrs.define(eq=False)
@@ -101,6 +102,14 @@ class DockerBackend(Backend):
             os.close(self._waking)
             os.close(self._wake)
             self._wake = -1
+
+    def check(self) -> str:
+        """Ask the engine for its version."""
+        path = socket_path()
+        answer = Engine(path).request("GET", "/version", seconds=_CHECK_SECONDS)
+        if answer.is_refusal:
+            raise TransientError(f"the Docker engine at {path} does not say its version: {answer.message}")
+        return f"Docker Engine {answer.value['Version']} at {path}"
 
     def render(self, job: Submission) -> Sequence[Document]:
         """Return the body of each request that makes the job, then the files written for it.
