@@ -36,7 +36,8 @@ class TestSlurmExecutor(ExecutorLaws):
         """The running one, or one of the test's own where its slurmctld is to be restarted."""
         if "restart_scheduler" not in request.fixturenames:
             return running_cluster
-        return own_cluster("--nodes", "2", "--acct", "none", "--ssh")
+        made: Cluster = own_cluster("--nodes", "2", "--acct", "none", "--ssh")
+        return made
 
     @pytest.fixture(autouse=True)
     def nonces_of_its_own(self, monkeypatch):

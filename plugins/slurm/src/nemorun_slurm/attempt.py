@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ from nemorun_core import (
     ReasonKind,
     State,
     Submission,
+    TransientError,
     base_path,
     ended_member,
     iso_time,
@@ -27,7 +29,7 @@ from nemorun_core.contracts.witness import RankWitness
 from nemorun_slurm.parse import QueueRow, observe_state
 from nemorun_slurm.reasons import output_reason
 
-__all__ = ["Attempt", "Word"]
+__all__ = ["Attempt", "Word", "duplicates", "expects_records", "is_over", "is_over_its_time", "runs_on"]
 
 _MOST_INCARNATIONS = 10_000
 _STUCK_SECONDS = 30.0
@@ -137,6 +139,25 @@ class Attempt:
     def record(self) -> str:
         """Path of the file on this machine that holds the ids, a line each."""
         return os.path.join(self.job.folder, f"{self.job.key.attempt}.slurm")
+
+    def remember(self, job_id: str) -> None:
+        """Write down that an id is ours; on a full disk the job's script says so again."""
+        if job_id in self.ids:
+            return
+        self.ids.add(job_id)
+        with contextlib.suppress(OSError), open(self.record, "a", encoding="utf-8") as stream:
+            stream.write(f"{job_id} {self.job.key}\n")
+
+    def recall(self) -> None:
+        """Read the ids that were written down for this key. Raises TransientError."""
+        try:
+            with open(self.record, encoding="utf-8") as stream:
+                pairs = [line.rstrip("\n").partition(" ") for line in stream if line.endswith("\n")]
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise TransientError(f"{error.filename} cannot be read: {error.strerror}.") from None
+        self.ids.update(job_id for job_id, _, key in pairs if key == str(self.job.key))
 
     def read(self) -> list[_Ranks]:
         """Read the records of the newest incarnation that has any. Raises OSError."""
@@ -254,3 +275,40 @@ class Attempt:
         if state is State.CANCELLED and (member.signals or not ranks.over):
             return attrs.evolve(member, state=State.CANCELLED, reason=reason)
         return member
+
+
+def duplicates(live: Sequence[QueueRow]) -> list[QueueRow]:
+    """Return the jobs that wait though another of the same key runs or waits before them: submissions that Slurm took
+    late. They would run nothing, since the start is claimed."""
+    waiting = [row for row in live if row.state == "PENDING" and not row.restarts]
+    numbers = {row.het_job or row.job_id for row in live}
+    if len(numbers) < 2:
+        return []
+    running = {row.het_job or row.job_id for row in live if row.state != "PENDING"}
+    kept = running or {min(numbers, key=int)}
+    return [row for row in waiting if (row.het_job or row.job_id) not in kept]
+
+
+def runs_on(attempt: Attempt, word: Word) -> bool:
+    """Whether a job's one rank has started and goes on, so that no new record of it is expected."""
+    alone = len(attempt.job.members) == 1 and attempt.job.executors[0].ranks() == 1
+    return alone and bool(word.live) and all(row.state == "RUNNING" for row in word.live) and attempt.claimed
+
+
+def expects_records(attempt: Attempt, word: Word) -> bool:
+    """Whether the cluster may have records that are not here: not while a job waits, nor while it goes on."""
+    waits = bool(word.live) and all(row.state == "PENDING" for row in word.live)
+    return not waits and not runs_on(attempt, word)
+
+
+def is_over_its_time(attempt: Attempt) -> bool:
+    for member, executor in zip(attempt.seen.members, attempt.job.executors, strict=False):
+        limit = executor.timeout_seconds
+        started = None if member.state.is_final else member.started
+        if started is not None and limit is not None and iso_time(time.time() - limit) >= started:
+            return True
+    return False
+
+
+def is_over(seen: Observation) -> bool:
+    return bool(seen.members) and all(member.state.is_final for member in seen.members)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -25,9 +24,8 @@ from nemorun_core import (
     Submission,
     TransientError,
     UsageError,
-    iso_time,
 )
-from nemorun_slurm.attempt import Attempt, Word
+from nemorun_slurm.attempt import Attempt, Word, duplicates, expects_records, is_over, is_over_its_time, runs_on
 from nemorun_slurm.commands import Result
 from nemorun_slurm.executor import SlurmExecutor
 from nemorun_slurm.files import files_of
@@ -137,7 +135,7 @@ class SlurmBackend(Backend):
             return answer
         attempt = self._keep(job)
         attempt.submitted = time.time()
-        self._remember(attempt, submitted_id(result.out.decode("utf-8", "replace")))
+        attempt.remember(submitted_id(result.out.decode("utf-8", "replace")))
         return Accepted(attempt.name)
 
     def _keep(self, job: Submission) -> Attempt:
@@ -146,14 +144,6 @@ class SlurmBackend(Backend):
         if attempt is None:
             attempt = self._attempts[name] = Attempt(job, name, changed=time.monotonic())
         return attempt
-
-    def _remember(self, attempt: Attempt, job_id: str) -> None:
-        """Write down that an id is ours; on a full disk the script says so again."""
-        if job_id in attempt.ids:
-            return
-        attempt.ids.add(job_id)
-        with contextlib.suppress(OSError), open(attempt.record, "a", encoding="utf-8") as stream:
-            stream.write(f"{job_id} {attempt.job.key}\n")
 
     # Finding.
 
@@ -171,7 +161,7 @@ class SlurmBackend(Backend):
         foreign: dict[Key, str] = {}
         for job in jobs:
             attempt = Attempt(job, _name(job), changed=time.monotonic())
-            attempt.ids = _recorded(attempt)
+            attempt.recall()
             for row in snapshot.rows.get(attempt.name, ()):
                 if not self._is_ours(attempt, row) and not observe_state(row)[0].is_final:
                     foreign[job.key] = row.job_id
@@ -198,7 +188,7 @@ class SlurmBackend(Backend):
             self._keys[known] = next((line for line in lines if line.startswith(mark)), "")
         if self._keys[known] != _key_line(attempt.job.key):
             return False
-        self._remember(attempt, row.job_id)
+        attempt.remember(row.job_id)
         return True
 
     # Watching.
@@ -215,8 +205,8 @@ class SlurmBackend(Backend):
         snapshot = self._queue.jobs(time.time() - (0.0 if strangers else self._interval(attempts)))
         rows = {attempt.name: self._rows(attempt, snapshot) for attempt in attempts}
         words = self._words(attempts, rows, snapshot)
-        expecting = [attempt.job for attempt in attempts if _expects_records(attempt, words[attempt.name])]
-        running_on = [attempt.job for attempt in attempts if _runs_on(attempt, words[attempt.name])]
+        expecting = [attempt.job for attempt in attempts if expects_records(attempt, words[attempt.name])]
+        running_on = [attempt.job for attempt in attempts if runs_on(attempt, words[attempt.name])]
         self._files.refresh(expecting, running_on)
         ended: list[Submission] = []
         try:
@@ -224,7 +214,7 @@ class SlurmBackend(Backend):
                 seen = attempt.observe(words[attempt.name])
                 if seen != attempt.seen:
                     attempt.seen, attempt.changed = seen, time.monotonic()
-                if _is_over(seen):
+                if is_over(seen):
                     self._explain(attempt)
                     attempt.over = True
                     ended.append(attempt.job)
@@ -324,9 +314,9 @@ class SlurmBackend(Backend):
 
     def _attend(self, attempts: Sequence[Attempt], words: Mapping[str, Word]) -> None:
         """Do what is due: take back duplicates, a time-out, the second polite signal, the kill."""
-        self._scancel([row.job_id for attempt in attempts for row in _duplicates(words[attempt.name].live)])
+        self._scancel([row.job_id for attempt in attempts for row in duplicates(words[attempt.name].live)])
         now = time.monotonic()
-        late = [attempt for attempt in attempts if attempt.terms == 0 and _is_over_its_time(attempt)]
+        late = [attempt for attempt in attempts if attempt.terms == 0 and is_over_its_time(attempt)]
         if late:
             for attempt in late:
                 attempt.timed_out = True
@@ -385,59 +375,10 @@ def _key_line(key: Key) -> str:
     return comment(f"{KEY_MARK} {key}")
 
 
-def _recorded(attempt: Attempt) -> set[str]:
-    """Read the ids that were written down for this key."""
-    try:
-        with open(attempt.record, encoding="utf-8") as stream:
-            pairs = [line.rstrip("\n").partition(" ") for line in stream if line.endswith("\n")]
-    except FileNotFoundError:
-        return set()
-    except OSError as error:
-        raise TransientError(f"{error.filename} cannot be read: {error.strerror}.") from None
-    return {job_id for job_id, _, key in pairs if key == str(attempt.job.key)}
-
-
 def _sources(job: Submission) -> list[str] | None:
     """Return the variables of this process that a job's secrets come from; None where it has no secrets."""
     secrets = [value for member in job.members for value in member.environment.values() if isinstance(value, Secret)]
     return [secret.name for secret in secrets if secret.source == "env"] if secrets else None
-
-
-def _is_over(seen: Observation) -> bool:
-    return bool(seen.members) and all(member.state.is_final for member in seen.members)
-
-
-def _duplicates(live: Sequence[QueueRow]) -> list[QueueRow]:
-    """Return the jobs that wait though another of the same key runs or waits before them: submissions that Slurm took
-    late. They would run nothing, since the start is claimed."""
-    waiting = [row for row in live if row.state == "PENDING" and not row.restarts]
-    numbers = {row.het_job or row.job_id for row in live}
-    if len(numbers) < 2:
-        return []
-    running = {row.het_job or row.job_id for row in live if row.state != "PENDING"}
-    kept = running or {min(numbers, key=int)}
-    return [row for row in waiting if (row.het_job or row.job_id) not in kept]
-
-
-def _runs_on(attempt: Attempt, word: Word) -> bool:
-    """Whether a job's one rank has started and goes on, so that no new record of it is expected."""
-    alone = len(attempt.job.members) == 1 and attempt.job.executors[0].ranks() == 1
-    return alone and bool(word.live) and all(row.state == "RUNNING" for row in word.live) and attempt.claimed
-
-
-def _expects_records(attempt: Attempt, word: Word) -> bool:
-    """Whether the cluster may have records that are not here: not while a job waits, nor while it goes on."""
-    waits = bool(word.live) and all(row.state == "PENDING" for row in word.live)
-    return not waits and not _runs_on(attempt, word)
-
-
-def _is_over_its_time(attempt: Attempt) -> bool:
-    for member, executor in zip(attempt.seen.members, attempt.job.executors, strict=False):
-        limit = executor.timeout_seconds
-        started = None if member.state.is_final else member.started
-        if started is not None and limit is not None and iso_time(time.time() - limit) >= started:
-            return True
-    return False
 
 
 def _is_gone(result: Result) -> bool:
