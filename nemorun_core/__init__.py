@@ -83,7 +83,9 @@ if TYPE_CHECKING:
     from nemorun_git import HybridPackager as HybridPackager
     from nemorun_git import PatternPackager as PatternPackager
     from nemorun_local import LocalExecutor as LocalExecutor
+    from nemorun_slurm import LocalTunnel as LocalTunnel
     from nemorun_slurm import SlurmExecutor as SlurmExecutor
+    from nemorun_slurm import SSHTunnel as SSHTunnel
     from nemorun_torchrun import Torchrun as Torchrun
 
     from nemorun_core.contracts.backend import After as After

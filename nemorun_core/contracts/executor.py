@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
@@ -131,3 +131,12 @@ class Executor:
             raise UsageError(f"{name} cannot honour timeout_seconds.", hint="Leave timeout_seconds out.")
         if self.separate_stderr and not able.separate_stderr:
             raise UsageError(f"{name} cannot honour separate_stderr.", hint="Leave separate_stderr out.")
+
+    def check_group(self, executors: Sequence[Executor]) -> None:
+        """Refuse a group whose members do not go together (E16); `executors` are all of its members', this one first.
+
+        Each was checked by itself before, and all name one connection.
+
+        Raises:
+            UsageError: which members do not go together, and why.
+        """

@@ -358,6 +358,10 @@ def _check(job: DraftJob, executors: Sequence[Executor]) -> None:
                 f"job {job.id!r}: the executors of a group must name one scheduler.",
                 hint="Use executors of one class and connection, or add the tasks one by one.",
             )
+        try:
+            executors[0].check_group(executors)
+        except UsageError as error:
+            raise UsageError(f"job {job.id!r}: {error.message}", hint=error.hint) from None
 
 
 def _tasks(task: object) -> list[Task]:

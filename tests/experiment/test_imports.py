@@ -20,7 +20,9 @@ PLUGIN_NAMES = {
     "GitArchivePackager",
     "HybridPackager",
     "LocalExecutor",
+    "LocalTunnel",
     "PatternPackager",
+    "SSHTunnel",
     "SlurmExecutor",
     "Torchrun",
 }

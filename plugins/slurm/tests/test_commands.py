@@ -67,12 +67,12 @@ def test_a_host_that_cannot_be_reached_is_named_with_what_to_try():
 )
 def test_a_tunnel_that_leads_nowhere_is_refused(fields):
     with pytest.raises(UsageError, match=next(iter(fields))):
-        SSHTunnel(**{"host": "login", "job_dir": "/work/me", **fields}).check()
+        SSHTunnel(**{"host": "login", "job_dir": "/data/me", **fields}).check()
 
 
 def test_equal_tunnels_are_one_connection_and_others_are_not():
-    here, there = LocalTunnel(), SSHTunnel(host="login", job_dir="/work/me", options=["-4"])
-    assert there.connection() == SSHTunnel(host="login", job_dir="/work/me", options=("-4",)).connection()
+    here, there = LocalTunnel(), SSHTunnel(host="login", job_dir="/data/me", options=["-4"])
+    assert there.connection() == SSHTunnel(host="login", job_dir="/data/me", options=("-4",)).connection()
     assert len({here.connection(), there.connection(), SSHTunnel(host="login", job_dir="/x").connection()}) == 3
 
 
