@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 from nemorun_core import (
@@ -38,6 +39,7 @@ from nemorun_slurm.tunnel import Tunnel
 __all__ = ["SlurmBackend"]
 
 _SUBMIT_SECONDS = 60.0
+_AT_ONCE = 4
 _CANCEL_SECONDS = 30.0
 _SECOND_TERM_SECONDS = 1.0
 _AGAIN_SECONDS = 5.0
@@ -88,7 +90,7 @@ class SlurmBackend(Backend):
     # Submitting.
 
     def submit(self, jobs: Sequence[Submission]) -> Iterator[tuple[Key, Answer]]:
-        """Look for the jobs first, then give each that is not there to sbatch, in order."""
+        """Look for the jobs first, then give those that are not there to sbatch, a few at a time."""
         unknown = [job for job in jobs if _name(job) not in self._attempts]
         taken = self._look_for(unknown) if unknown else {}
         refused: dict[Key, Rejected] = {}
@@ -111,13 +113,19 @@ class SlurmBackend(Backend):
                 self._files.send(sent)
             except OSError as error:
                 raise TransientError(f"{error.filename} cannot be written: {error.strerror}.") from None
-        for job in jobs:
-            if _name(job) in self._attempts:
-                yield job.key, Accepted(_name(job))
-            elif job.key in refused:
-                yield job.key, refused[job.key]
-            else:
-                yield job.key, self._sbatch(job, scripts[job.key])
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="sbatch") as pool:
+            calls = {job.key: pool.submit(self._sbatch, job, scripts[job.key]) for job, _ in sent}
+            try:
+                for job in jobs:
+                    if job.key in refused:
+                        yield job.key, refused[job.key]
+                    elif job.key in calls:
+                        yield job.key, calls[job.key].result()
+                    else:
+                        yield job.key, Accepted(_name(job))
+            finally:
+                for call in calls.values():
+                    call.cancel()
 
     def _sbatch(self, job: Submission, script: str) -> Answer:
         result = self._commands.run(
