@@ -254,6 +254,24 @@ def test_a_submission_that_slurm_takes_late_is_taken_back(cluster, kit_on):
     assert kit.member(handle).exit_code == 4
 
 
+def test_a_script_that_slurm_does_not_hand_out_makes_no_stranger_of_our_job(cluster, kit_on, wrapped):
+    """Our answer got lost, and so does the next one: the job is in doubt, and neither foreign nor missing."""
+    kit = kit_on(cluster, partition="main")
+    job = kit.make("exit 4")
+    wrapped.put("sbatch", 'real "$@" >/dev/null; echo "sbatch: error: Socket timed out on send/recv" >&2; exit 1')
+    with pytest.raises(TransientError):
+        kit.answer(job)
+    wrapped.drop(["sbatch"])
+    kit.until(lambda: Path(job.folder, "0.0.0.start").exists(), "the start")
+    Path(job.folder, "0.0.0.start").unlink()  # as on a file system that does not show it yet
+    wrapped.put("scontrol", 'echo "job script retrieval failed: Socket timed out on send/recv operation" >&2')
+    for _ in range(2):
+        with pytest.raises(TransientError, match="Socket timed out"):
+            kit.find(job)
+    wrapped.drop(["scontrol"])
+    assert job.key in kit.find(job)
+
+
 def test_every_process_of_a_cancelled_job_ends(cluster, kit_on):
     kit = kit_on(cluster, partition="main", grace_seconds=0.5)
     deaf = "trap '' TERM; sh -c 'trap \"\" TERM; sleep 60' & setsid sleep 60 & echo up; wait"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,7 @@ _AGAIN_SECONDS = 5.0
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 60.0
 _PART_OF_AGE = 6.0
 _OUTPUT_BYTES = 1 << 16
+_NO_SCRIPT = re.compile("Invalid job id|Job script not specified")  # scontrol says so with exit code 0
 
 
 class SlurmBackend(Backend):
@@ -189,11 +191,10 @@ class SlurmBackend(Backend):
             result = self._commands.run(
                 ["scontrol", "write", "batch_script", row.job_id, "-"], timeout_seconds=_CANCEL_SECONDS
             )
-            if result.returncode != 0 and "Unable to contact" in result.error:
+            if not result.out and not _NO_SCRIPT.search(result.error):
                 raise TransientError(f"scontrol gave no answer: {_last(result)}")
-            mark = f"# {KEY_MARK} "
             lines = result.out.decode("utf-8", "replace").splitlines()
-            self._keys[known] = next((line for line in lines if line.startswith(mark)), "")
+            self._keys[known] = next((line for line in lines if line.startswith(f"# {KEY_MARK} ")), "")
         if self._keys[known] != _key_line(attempt.job.key):
             return False
         attempt.remember(row.job_id)
