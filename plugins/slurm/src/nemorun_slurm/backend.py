@@ -369,10 +369,14 @@ class SlurmBackend(Backend):
         self._files.fetch(self._files.localised(job).members[member].cwd, patterns, to)
 
     def release(self, handles: Collection[Handle]) -> None:
-        """Forget finished jobs here. Slurm forgets by itself; secrets went when the end was seen."""
-        for handle in handles:
-            if handle in self._attempts and self._attempts[handle].over:
-                del self._attempts[handle]
+        """Forget finished jobs here, and their secrets there, if no poll saw the end. Slurm forgets by itself."""
+        known = [self._attempts[handle] for handle in handles if handle in self._attempts]
+        with_secrets = [attempt.job for attempt in known if not attempt.over and _sources(attempt.job) is not None]
+        if with_secrets:
+            self._files.forget_secrets(with_secrets)
+        for attempt in known:
+            if attempt.over:
+                del self._attempts[attempt.name]
 
 
 def _name(job: Submission) -> str:
