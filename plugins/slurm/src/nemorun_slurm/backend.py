@@ -21,7 +21,6 @@ from nemorun_core import (
     Reason,
     ReasonKind,
     Rejected,
-    Secret,
     State,
     Submission,
     TransientError,
@@ -30,7 +29,7 @@ from nemorun_core import (
 from nemorun_slurm.attempt import Attempt, Word, duplicates, expects_records, is_over, is_over_its_time, runs_on
 from nemorun_slurm.commands import Result
 from nemorun_slurm.executor import SlurmExecutor
-from nemorun_slurm.files import files_of
+from nemorun_slurm.files import files_of, sources_of_secrets
 from nemorun_slurm.parse import QueueRow, observe_state, refusal, submitted_id
 from nemorun_slurm.queue import Queue, Snapshot
 from nemorun_slurm.quoting import comment
@@ -86,7 +85,7 @@ class SlurmBackend(Backend):
         return documents
 
     def _script(self, job: Submission) -> str:
-        secrets = self._files.secrets(job) if _sources(job) is not None else None
+        secrets = self._files.secrets(job) if sources_of_secrets(job) is not None else None
         return batch_script(self._files.localised(job), self._files.layout(job), secrets=secrets)
 
     # Submitting.
@@ -133,7 +132,7 @@ class SlurmBackend(Backend):
         result = self._commands.run(
             ["sbatch", "--parsable"],
             stdin=script.encode("utf-8", "surrogateescape"),
-            without=_sources(job) or (),
+            without=sources_of_secrets(job) or (),
             timeout_seconds=_SUBMIT_SECONDS,
         )
         if result.returncode != 0:
@@ -229,7 +228,7 @@ class SlurmBackend(Backend):
                     ended.append(attempt.job)
         except OSError as error:
             raise TransientError(f"{error.filename} cannot be read: {error.strerror}.") from None
-        with_secrets = [job for job in ended if _sources(job) is not None]
+        with_secrets = [job for job in ended if sources_of_secrets(job) is not None]
         if with_secrets:
             self._files.forget_secrets(with_secrets)
         self._attend([attempt for attempt in attempts if not attempt.over], words)
@@ -371,7 +370,9 @@ class SlurmBackend(Backend):
     def release(self, handles: Collection[Handle]) -> None:
         """Forget finished jobs here, and their secrets there, if no poll saw the end. Slurm forgets by itself."""
         known = [self._attempts[handle] for handle in handles if handle in self._attempts]
-        with_secrets = [attempt.job for attempt in known if not attempt.over and _sources(attempt.job) is not None]
+        with_secrets = [
+            attempt.job for attempt in known if not attempt.over and sources_of_secrets(attempt.job) is not None
+        ]
         if with_secrets:
             self._files.forget_secrets(with_secrets)
         for attempt in known:
@@ -386,12 +387,6 @@ def _name(job: Submission) -> str:
 def _key_line(key: Key) -> str:
     """Return the line of a script that holds a key."""
     return comment(f"{KEY_MARK} {key}")
-
-
-def _sources(job: Submission) -> list[str] | None:
-    """Return the variables of this process that a job's secrets come from; None where it has no secrets."""
-    secrets = [value for member in job.members for value in member.environment.values() if isinstance(value, Secret)]
-    return [secret.name for secret in secrets if secret.source == "env"] if secrets else None
 
 
 def _is_gone(result: Result) -> bool:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 
 from nemorun_core import (
+    Secret,
     Submission,
     TransientError,
     base_path,
@@ -18,7 +19,7 @@ from nemorun_slurm.commands import Commands
 from nemorun_slurm.script import Layout
 from nemorun_slurm.tunnel import LocalTunnel, SSHTunnel, Tunnel
 
-__all__ = ["Files", "LocalFiles", "files_of", "members_files", "outcomes", "write_whole"]
+__all__ = ["Files", "LocalFiles", "files_of", "members_files", "outcomes", "sources_of_secrets", "write_whole"]
 
 
 def files_of(tunnel: Tunnel, commands: Commands) -> Files:
@@ -149,3 +150,9 @@ def write_whole(path: str, content: bytes, mode: int) -> None:
     with open(handle, "wb") as stream:
         stream.write(content)
     os.replace(new, path)
+
+
+def sources_of_secrets(job: Submission) -> list[str] | None:
+    """Return the variables of this process that a job's secrets come from; None where it has no secrets."""
+    secrets = [value for member in job.members for value in member.environment.values() if isinstance(value, Secret)]
+    return [secret.name for secret in secrets if secret.source == "env"] if secrets else None
