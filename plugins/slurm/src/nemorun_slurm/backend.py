@@ -161,6 +161,8 @@ class SlurmBackend(Backend):
         unknown = [job for job in jobs if _name(job) not in self._attempts]
         if unknown:
             self._look_for(unknown)
+            # A driver may have died when it had sent them, and before it submitted.
+            self._files.forget_secrets([job for job in unknown if _name(job) not in self._attempts])
         return {job.key: _name(job) for job in jobs if _name(job) in self._attempts}
 
     def _look_for(self, jobs: Sequence[Submission]) -> Mapping[Key, str]:
@@ -228,9 +230,7 @@ class SlurmBackend(Backend):
                     ended.append(attempt.job)
         except OSError as error:
             raise TransientError(f"{error.filename} cannot be read: {error.strerror}.") from None
-        with_secrets = [job for job in ended if sources_of_secrets(job) is not None]
-        if with_secrets:
-            self._files.forget_secrets(with_secrets)
+        self._files.forget_secrets(ended)
         self._attend([attempt for attempt in attempts if not attempt.over], words)
 
     def _explain(self, attempt: Attempt) -> None:
@@ -370,11 +370,7 @@ class SlurmBackend(Backend):
     def release(self, handles: Collection[Handle]) -> None:
         """Forget finished jobs here, and their secrets there, if no poll saw the end. Slurm forgets by itself."""
         known = [self._attempts[handle] for handle in handles if handle in self._attempts]
-        with_secrets = [
-            attempt.job for attempt in known if not attempt.over and sources_of_secrets(attempt.job) is not None
-        ]
-        if with_secrets:
-            self._files.forget_secrets(with_secrets)
+        self._files.forget_secrets([attempt.job for attempt in known if not attempt.over])
         for attempt in known:
             if attempt.over:
                 del self._attempts[attempt.name]

@@ -74,9 +74,15 @@ class Files(abc.ABC):
     def fetch(self, cwd: str, patterns: Sequence[str], to: str) -> None:
         """Copy the files below a folder of the cluster that match any pattern below one here. Raises TransientError."""
 
-    @abc.abstractmethod
     def forget_secrets(self, jobs: Collection[Submission]) -> None:
-        """Remove the secrets of jobs that are final. Raises TransientError."""
+        """Remove the secrets of jobs that are final, or were never taken. Raises TransientError."""
+        paths = [self.secrets(job) for job in jobs if sources_of_secrets(job) is not None]
+        if paths:
+            self._remove(paths)
+
+    @abc.abstractmethod
+    def _remove(self, paths: Sequence[str]) -> None:
+        """Remove files of the cluster; one that is not there is no error."""
 
 
 def outcomes(job: Submission) -> Iterator[tuple[str, str]]:
@@ -131,10 +137,10 @@ class LocalFiles(Files):
     def fetch(self, cwd: str, patterns: Sequence[str], to: str) -> None:
         raise NotImplementedError("files are shared")
 
-    def forget_secrets(self, jobs: Collection[Submission]) -> None:
-        for job in jobs:
+    def _remove(self, paths: Sequence[str]) -> None:
+        for path in paths:
             with contextlib.suppress(OSError):
-                os.unlink(self.secrets(job))
+                os.unlink(path)
 
 
 def members_files(job: Submission) -> Iterator[tuple[str, bytes]]:

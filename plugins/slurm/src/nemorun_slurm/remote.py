@@ -11,7 +11,7 @@ import shlex
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, NamedTuple
 
 import attrs
@@ -219,9 +219,8 @@ class RemoteFiles(Files):
             except tarfile.TarError as error:
                 raise TransientError(f"the outputs of {cwd} came back torn: {error}.") from None
 
-    def forget_secrets(self, jobs: Collection[Submission]) -> None:
-        if jobs:
-            self._run("exec xargs -0 rm -f --", b"\0".join(os.fsencode(self.secrets(job)) for job in jobs))
+    def _remove(self, paths: Sequence[str]) -> None:
+        self._run("exec xargs -0 rm -f --", b"\0".join(map(os.fsencode, paths)))
 
     def _run(self, text: str, stdin: bytes = b"", stdout: IO[bytes] | None = None) -> bytes:
         argv = ["sh", "-c", text]
