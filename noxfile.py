@@ -50,14 +50,15 @@ def proofs(session: nox.Session) -> None:
 def docker(session: nox.Session) -> None:
     """Run DockerExecutor on a real engine, which `eval "$(tests/clusters/docker/up)"` starts. 5 minutes."""
     session.install(*EDITABLE, *group("test"))
-    session.run("pytest", "-m", "docker and not nightly", "plugins/docker", *session.posargs)
+    session.run("pytest", *PARALLEL, "-m", "docker and not nightly", "plugins/docker", *session.posargs)
 
 
 @nox.session(python="3.12")
 def slurm(session: nox.Session) -> None:
     """Run SlurmExecutor on a real cluster of virtual nodes, which `tests/clusters/slurm/up` starts. 6 minutes."""
     session.install(*EDITABLE, *group("test"))
-    session.run("pytest", "-m", "slurm and not nightly", "plugins/slurm", *session.posargs)
+    tests = ["plugins/slurm", "tests/docs/test_slurm_page.py"]
+    session.run("pytest", *PARALLEL, "-m", "slurm and not nightly", *tests, *session.posargs)
 
 
 @nox.session

@@ -128,7 +128,7 @@ class LawE15(LawsBase):
     def test_e15_members_reach_each_other_by_name(self, kit: Kit, count: int) -> None:
         """A name that does not lead anywhere is none."""
         self._groups(kit)
-        python = kit.executor.python or (sys.executable if kit.able.shares_files else "python3")
+        python = kit.executor.python or (sys.executable if kit.able.shares_python else "python3")
         handle = kit.start(*[(python, "-c", MEET, str(count))] * count)
         seen = kit.end(handle)
         assert [member.exit_code for member in seen.members] == [0] * count, kit.log(handle, 1)

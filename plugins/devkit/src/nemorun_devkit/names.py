@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -97,7 +98,7 @@ class LawE14(LawsBase):
     def test_e14_a_job_of_another_experiment_is_not_found(self, kit: Kit) -> None:
         """The same job and attempt, under another nonce."""
         kit.end(kit.take(kit.make("exit 0", name="a")))
-        other = kit.make("exit 0", name="a", nonce="f" * 16)
+        other = kit.make("exit 0", name="a", nonce=secrets.token_hex(8))
         assert kit.find(other) == {}
         kit.reopen()
         assert kit.find(other) == {}
@@ -134,7 +135,7 @@ class LawE14(LawsBase):
     def test_e14_a_cancel_leaves_the_job_of_another_experiment_alone(self, kit: Kit) -> None:
         """Both are called the same."""
         mine = kit.take(kit.make("echo up; sleep 60", name="a"))
-        other = kit.take(kit.make(kit.lasting(), name="a", nonce="f" * 16))
+        other = kit.take(kit.make(kit.lasting(), name="a", nonce=secrets.token_hex(8)))
         assert mine != other
         for handle in (mine, other):
             kit.shows(handle)
@@ -145,7 +146,7 @@ class LawE14(LawsBase):
     def test_e14_a_release_leaves_the_others_alone(self, kit: Kit) -> None:
         """Only what was named is removed."""
         mine = kit.take(kit.make("exit 3", name="a"))
-        other = kit.take(kit.make(kit.lasting(), name="a", nonce="f" * 16))
+        other = kit.take(kit.make(kit.lasting(), name="a", nonce=secrets.token_hex(8)))
         kit.shows(other)
         kit.end(mine)
         kit.backend.release([mine])
