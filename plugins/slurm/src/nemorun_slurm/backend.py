@@ -14,6 +14,7 @@ from nemorun_core import (
     Accepted,
     Answer,
     Backend,
+    Condition,
     Document,
     Handle,
     Key,
@@ -45,6 +46,7 @@ _SECOND_TERM_SECONDS = 1.0
 _AGAIN_SECONDS = 5.0
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 60.0
 _PART_OF_AGE = 6.0
+_DEPENDENCIES = {Condition.SUCCESS: "afterok", Condition.FAILURE: "afternotok", Condition.ANY: "afterany"}
 _OUTPUT_BYTES = 1 << 16
 _NO_SCRIPT = re.compile("Invalid job id|Job script not specified")  # scontrol says so with exit code 0
 
@@ -130,7 +132,7 @@ class SlurmBackend(Backend):
 
     def _sbatch(self, job: Submission, script: str) -> Answer:
         result = self._commands.run(
-            ["sbatch", "--parsable"],
+            ["sbatch", "--parsable", *self._dependencies(job)],
             stdin=script.encode("utf-8", "surrogateescape"),
             without=sources_of_secrets(job) or (),
             timeout_seconds=_SUBMIT_SECONDS,
@@ -146,6 +148,19 @@ class SlurmBackend(Backend):
         attempt.submitted = time.time()
         attempt.remember(submitted_id(result.out.decode("utf-8", "replace")))
         return Accepted(attempt.name)
+
+    def _dependencies(self, job: Submission) -> list[str]:
+        """Return the edges for sbatch(1). Of an upstream that Slurm has twice, one runs and the others end at once: all
+        of them must have ended, and how is for the shim to say."""
+        words = []
+        for edge in job.after:
+            upstream = self._attempts.get(edge.handle)
+            ids = sorted(upstream.ids) if upstream is not None else []
+            if not ids:
+                raise TransientError(f"Slurm's number of job {edge.key.job!r}, an upstream, is not known")
+            kind = _DEPENDENCIES[edge.condition] if len(ids) == 1 else "afterany"
+            words.append(":".join([kind, *ids]))
+        return [f"--dependency={','.join(words)}", "--kill-on-invalid-dep=yes"] if words else []
 
     def _keep(self, job: Submission) -> Attempt:
         name = _name(job)

@@ -114,6 +114,7 @@ class SlurmExecutor(Executor):
             timeout=True,
             separate_stderr=True,
             fetch=not shares_files,
+            native_edges=True,
             poll_interval_seconds=2.0,
         )
 

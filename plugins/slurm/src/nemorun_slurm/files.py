@@ -12,6 +12,7 @@ from nemorun_core import (
     Submission,
     TransientError,
     base_path,
+    edges_text,
     pad_outcome,
     rank_suffix,
 )
@@ -145,6 +146,8 @@ class LocalFiles(Files):
 
 def members_files(job: Submission) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of each file that belongs into the job's folder."""
+    if job.after:
+        yield f"{job.key.attempt}.after", edges_text(job.after).encode("utf-8", "surrogateescape")
     for member in job.members:
         yield from member.files.items()
 

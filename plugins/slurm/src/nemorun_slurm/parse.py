@@ -240,6 +240,8 @@ def refusal(stderr: str, returncode: int) -> Rejected | Deferred | None:
     words = "; ".join(dict.fromkeys(said))
     if _BROKEN.search(words):
         return None
+    if "dependency problem" in words.lower():
+        return None  # Slurm has forgotten the upstream; the same job without that edge may be taken
     policies = _POLICY.findall(words)
     if any("Submit" in policy for policy in policies) or (not policies and _LIMIT.search(words)):
         return Deferred(Reason(ReasonKind.LIMIT, words))

@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 
 import attrs
 
-from nemorun_core import Bundle, Submission, TransientError
+from nemorun_core import Bundle, Key, Submission, TransientError
 from nemorun_core.model.records import OUTCOME_PADDING
 from nemorun_slurm.commands import Commands
 from nemorun_slurm.files import Files, members_files, outcomes, write_whole
@@ -81,7 +81,8 @@ class RemoteFiles(Files):
             )
             for member in job.members
         )
-        return attrs.evolve(job, members=members)
+        after = tuple(edge._replace(folder=self._folder(edge.key, edge.folder)) for edge in job.after)
+        return attrs.evolve(job, members=members, after=after)
 
     def _paths(self, job: Submission) -> list[tuple[str, str]]:
         """Return paths of this machine with those of the cluster, the longest first."""
@@ -99,8 +100,10 @@ class RemoteFiles(Files):
         return f"{self._job_dir}/bundles/{bundle.digest}"
 
     def layout(self, job: Submission) -> Layout:
-        experiment = f"{self._job_dir}/{job.key.nonce}"
-        return Layout(folder=f"{experiment}/{os.path.basename(job.folder)}", support=f"{experiment}/support")
+        return Layout(folder=self._folder(job.key, job.folder), support=f"{self._job_dir}/{job.key.nonce}/support")
+
+    def _folder(self, key: Key, folder: str) -> str:
+        return f"{self._job_dir}/{key.nonce}/{os.path.basename(folder)}"
 
     def secrets(self, job: Submission) -> str:
         return f"{self._job_dir}/secrets/{job.key.slug(128)}"
