@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from nemorun_devkit import ExecutorLaws
-from nemorun_devkit.kit import Kit
 from nemorun_slurm import SlurmExecutor
 from nemorun_slurm.tunnel import SSHTunnel
 
@@ -38,16 +36,6 @@ class TestSlurmExecutor(ExecutorLaws):
             return running_cluster
         made: Cluster = own_cluster("--nodes", "2", "--acct", "none", "--ssh")
         return made
-
-    @pytest.fixture(autouse=True)
-    def nonces_of_its_own(self, monkeypatch):
-        """A nonce is unique in the world, and the kit has one that is not: the cluster remembers the run before."""
-        make, drawn = Kit.make, secrets.token_hex(8)
-
-        def made(kit: Kit, *programs: object, nonce: str = "", **options: object) -> Submission:
-            return make(kit, *programs, nonce=drawn if nonce == "f" * 16 else nonce, **options)
-
-        monkeypatch.setattr(Kit, "make", made)
 
     @pytest.fixture(autouse=True)
     def on_the_cluster(self, cluster: Cluster, monkeypatch, tmp_path_factory):
