@@ -58,7 +58,8 @@ def slurm(session: nox.Session) -> None:
     """Run SlurmExecutor on a real cluster of virtual nodes, which `tests/clusters/slurm/up` starts. 6 minutes."""
     session.install(*EDITABLE, *group("test"))
     tests = ["plugins/slurm", "tests/docs/test_slurm_page.py"]
-    session.run("pytest", *PARALLEL, "-m", "slurm and not nightly", *tests, *session.posargs)
+    # More than there are cores: they wait for Slurm most of the time.
+    session.run("pytest", "--numprocesses", "6", "-m", "slurm and not nightly", *tests, *session.posargs)
 
 
 @nox.session

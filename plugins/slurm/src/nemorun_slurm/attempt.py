@@ -247,10 +247,11 @@ class Attempt:
             return
         members = []
         for member in self.seen.members:
-            killed = member.state is State.FAILED and member.exit_code in (None, 137)
+            failed = member.state is State.FAILED
+            killed = member.exit_code in (None, 137)
+            fits = killed if found.kind is ReasonKind.OUT_OF_MEMORY else member.host is None
             overridden = member.reason is not None and member.reason.kind in _OVERRIDING
-            fits = found.kind is ReasonKind.OUT_OF_MEMORY or member.host is None
-            members.append(attrs.evolve(member, reason=found) if killed and fits and not overridden else member)
+            members.append(attrs.evolve(member, reason=found) if failed and fits and not overridden else member)
         self.seen = attrs.evolve(self.seen, members=tuple(members))
 
     def _dead(self, ranks: _Ranks, final: QueueRow | None) -> MemberObservation:
