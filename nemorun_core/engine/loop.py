@@ -433,19 +433,25 @@ class Engine:
         for worker in self._workers.values():
             worker.join()
         if self._journal is not None:
-            with contextlib.suppress(StoreError):
-                if self.error is None:
-                    self._lock.check()
-                    while self._inbox:
-                        self._record(self._inbox.popleft())
-                    self._journal.flush()
-                    write_summary(self._definition, self._folder, self.graph)
+            try:
+                self._write_last()
+            except Exception as error:  # of a disk that refuses, the jobs' records know the same
+                self.error = self.error or (None if isinstance(error, StoreError) else error)
             self._journal.close()
         self._lock.release()
         reading, writing, self._reading, self._writing = self._reading, self._writing, -1, -1
         for handle in (reading, writing):
             os.close(handle)
         self.ended.set()
+
+    def _write_last(self) -> None:
+        """Write what the workers said last, unless this driver was stopped by an error."""
+        if self.error is None and self._journal is not None:
+            self._lock.check()
+            while self._inbox:
+                self._record(self._inbox.popleft())
+            self._journal.flush()
+            write_summary(self._definition, self._folder, self.graph)
 
 
 def _reason(request: Request) -> Reason:

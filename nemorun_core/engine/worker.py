@@ -12,6 +12,8 @@ from nemorun_core.contracts.executor import Executor
 from nemorun_core.contracts.observation import UNKNOWN, Accepted, Answer, Deferred, Handle, Observation, Rejected
 from nemorun_core.engine.collecting import Collector
 from nemorun_core.engine.events import Delayed, Event, Lost, Observed, Refused, Released, Submitted, Warned, Withdrawn
+from nemorun_core.engine.releasing import Attempt, Leftovers
+from nemorun_core.engine.watched import Watched
 from nemorun_core.errors import NemorunError, TransientError, UsageError
 from nemorun_core.model.key import Key
 from nemorun_core.model.state import Reason, ReasonKind
@@ -19,24 +21,10 @@ from nemorun_core.store.lock import Overtaken
 
 __all__ = ["Worker"]
 
-Attempt = tuple[str, int]
 _CHUNK = 64
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _LONGEST_WAIT = 60.0
-
-
-class _Watched:
-    """An attempt on the backend, as this connection knows it."""
-
-    __slots__ = ("attempt", "job", "last", "lost_after", "members", "unknown_since")
-
-    def __init__(self, job: str, attempt: int, members: int, lost_after: float) -> None:
-        self.job = job
-        self.attempt = attempt
-        self.members = members
-        self.lost_after = lost_after
-        self.last: Observation | None = None
-        self.unknown_since: float | None = None
+_TELL_SECONDS = 0.05
 
 
 class Worker(threading.Thread):
@@ -79,10 +67,11 @@ class Worker(threading.Thread):
         self._built: deque[Submission] = deque()
         self._offers: deque[Attempt] = deque()
         self._doubts: dict[Attempt, Handle | None] = {}
-        self._watched: dict[Handle, _Watched] = {}
+        self._watched: dict[Handle, Watched] = {}
         self._cancels: dict[Handle, bool] = {}
-        self._releases: dict[Attempt, Handle] = {}
-        self._remains: dict[Attempt, Handle] = {}
+        self._leftovers = Leftovers()
+        self._answers: list[Event] = []
+        self._told_at = 0.0
         self._changed: set[Handle] = set()
         self._held_back = False
         self._pause = _FIRST_PAUSE
@@ -173,20 +162,20 @@ class Worker(threading.Thread):
             if time.monotonic() >= self._not_before:
                 self._serve(backend)
                 self._pause = _FIRST_PAUSE
-            self._settle()
+                self._settle()
+            if not self._commands and not self._can_offer():
+                self._rest(backend)
         except TransientError as error:
             self._back_off()
             self._settle(str(error))
         except Overtaken:  # what is left is the other driver's to do
-            for left in (self._cancels, self._releases, self._remains):
-                left.clear()
+            self._cancels.clear()
+            self._leftovers.forget()
             self._stopping = True
         except Exception as error:  # whatever a plugin raises is the plugin's
             self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
             self._back_off()
             self._settle(_words(error))
-        if not self._stopping and not self._commands and not self._can_offer():
-            self._rest(backend)
 
     def _can_offer(self) -> bool:
         waiting = bool(self._offers or self._built) and self._submits and not self._held_back
@@ -221,9 +210,9 @@ class Worker(threading.Thread):
             elif name == "withdraw":
                 self._withdraw(argument)  # type: ignore[arg-type]
             elif name == "release":
-                self._releases.update(argument)  # type: ignore[call-overload]
+                self._leftovers.add(argument)  # type: ignore[arg-type]
             elif name == "clear":
-                self._remains.update(argument)  # type: ignore[call-overload]
+                self._leftovers.inherit(argument)  # type: ignore[arg-type]
                 self._adopted = True
             else:
                 self._stopping = True
@@ -253,16 +242,9 @@ class Worker(threading.Thread):
         self._cancels.clear()
 
     def _let_go(self, backend: Backend) -> None:
-        """Release what has ended; what a driver before left is found first, so that this connection knows it."""
-        if self._remains:
-            backend.find([self._build(*attempt) for attempt in self._remains])
-            self._releases.update(self._remains)
-            self._remains.clear()
-        if self._releases:
-            backend.release(list(self._releases.values()))
-            if self._remaining:
-                self._report([Released(tuple(self._releases))])
-            self._releases.clear()
+        released = self._leftovers.release(backend, self._build)
+        if released and self._remaining:
+            self._report([Released(released)])
 
     def _release(self, backend: Backend) -> None:
         """Do what was asked last, once: nobody is left to ask again but the next driver."""
@@ -323,6 +305,7 @@ class Worker(threading.Thread):
                 for job in unanswered.values():
                     self._answered(job, Rejected(Reason(ReasonKind.REJECTED, _words(error))))
             except Exception as error:
+                self._tell()
                 for key in unanswered:
                     self._doubts[key.job, key.attempt] = None
                 self._built = deque(job for job in self._built if job.key not in unanswered)
@@ -330,7 +313,13 @@ class Worker(threading.Thread):
                     self._refuse_defect(backend, error)
                     return
                 raise
+            self._tell()
             self._poll(backend)
+
+    def _tell(self) -> None:
+        """Report the answers that were kept back, so that the engine writes many at once."""
+        answers, self._answers, self._told_at = self._answers, [], time.monotonic()
+        self._report(answers)
 
     def _fill(self, largest: int) -> None:
         events: list[Event] = []
@@ -353,12 +342,15 @@ class Worker(threading.Thread):
             self._built.remove(job)
         if isinstance(answer, Accepted):
             self._watch(answer.handle, job)
-            self._report([Submitted(name, attempt, answer.handle, self._remaining)])
+            self._answers.append(Submitted(name, attempt, answer.handle, self._remaining))
         else:
-            self._report([Refused(name, attempt, answer.reason)])
+            self._answers.append(Refused(name, attempt, answer.reason))
+        if time.monotonic() - self._told_at >= _TELL_SECONDS:
+            self._tell()
 
     def _hold_back(self, reason: Reason) -> None:
         """Say once why the rest waits; they are offered again when a job ends, or after a pause."""
+        self._tell()
         self._held_back = True
         self._not_before_offer = time.monotonic() + self._pause
         waiting = [(job.key.job, job.key.attempt) for job in self._built]
@@ -378,8 +370,7 @@ class Worker(threading.Thread):
         self._report([Refused(*attempt, reason) for attempt in doubted if attempt not in watched])
 
     def _watch(self, handle: Handle, job: Submission) -> None:
-        lost_after = max(executor.lost_after_seconds for executor in job.executors)
-        self._watched.setdefault(handle, _Watched(job.key.job, job.key.attempt, len(job.members), lost_after))
+        self._watched.setdefault(handle, Watched(job))
         if not self._able.shares_files:
             self._logs.add(handle, job)
         self._changed.add(handle)
@@ -401,12 +392,13 @@ class Worker(threading.Thread):
             watched = self._watched[handle]
             observation = seen.get(handle, UNKNOWN)
             if not observation.members:
-                lost += [handle] * self._is_lost(handle, watched)
+                self._unknown.add(handle)
+                lost += [handle] * watched.is_lost(time.monotonic())
                 continue
-            if len(observation.members) != watched.members:
-                events.append(Warned(f"{type(self._executor).__name__} is broken: {_miscount(watched, observation)}"))
+            if wrong := watched.miscount(observation):
+                events.append(Warned(f"{type(self._executor).__name__} is broken: {wrong}"))
                 continue
-            watched.unknown_since = None
+            watched.is_known()
             self._unknown.discard(handle)
             if self._logs.has_new(handle, observation):
                 told[handle] = observation
@@ -442,14 +434,6 @@ class Worker(threading.Thread):
             self._report(self._observed(handle, ended.pop(handle)))
         self._logs.follow(backend, running)
 
-    def _is_lost(self, handle: Handle, watched: _Watched) -> bool:
-        """Count how long the scheduler, while it answers, has not known a job; whether that is too long."""
-        now = time.monotonic()
-        if watched.unknown_since is None:
-            watched.unknown_since = now
-            self._unknown.add(handle)
-        return now - watched.unknown_since >= watched.lost_after
-
     def _lose(self, backend: Backend, handle: Handle) -> None:
         """Give a job up, with what there is of its log."""
         watched = self._watched[handle]
@@ -479,10 +463,6 @@ class Worker(threading.Thread):
         if self._held_back and time.monotonic() >= self._not_before_offer:
             self._held_back = False
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-
-
-def _miscount(watched: _Watched, observation: Observation) -> str:
-    return f"it reports {len(observation.members)} members of job {watched.job!r}, which has {watched.members}"
 
 
 def _words(error: Exception) -> str:
