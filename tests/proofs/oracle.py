@@ -77,8 +77,8 @@ def expected(plan: Plan, upstreams: Sequence[str]) -> Iterator[End]:
             )
             own, around = (own, around + again) if reason in AROUND else (own + again, around)
             last = not again or max(own, around) > plan.retries
-            # What is lost cannot be cancelled, and what failed while a group's other members still stop has failed; neither
-            # is retried then.
+            # What is lost cannot be cancelled, and what failed while a group's other members still stop has failed;
+            # neither is retried then.
             if last or (plan.cancelled and (state == "LOST" or len(one.parts) > 1)):
                 yield End(state, reason, number, incarnations)
             if last:

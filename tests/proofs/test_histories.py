@@ -256,8 +256,8 @@ def check(history: History) -> None:
     ends = {name: second for second, name, state, *_ in result.timeline if state.is_final}
     for start, second in result.starts.items():
         for upstream, _ in history.plans[int(start.job[1:])].edges:
-            # A driver that was stopped may have told nobody of the end that it wrote; a scheduler that keeps edges itself
-            # knows of it sooner.
+            # A driver that was stopped may have told nobody of the end that it wrote; a scheduler that keeps edges
+            # itself knows of it sooner.
             early = history.stops or keeps_edges(len(history.plans))
             assert second >= ends.get(f"j{upstream}", 0.0) or early, "started before its upstream ended"
 
