@@ -64,7 +64,7 @@ class DockerExecutor(Executor):
         container_image: the image, as `docker run` takes it.
         volumes: "SOURCE:TARGET[:OPTIONS]" each: a path of this machine, or the name of a volume.
         network: a network's name, "host", "bridge" or "none"; None: the default bridge, and for a group one of its own.
-        gpus: "all", a number, or "device=0,1" (or a list of devices); `num_gpus` is the same for a number.
+        gpus, num_gpus: "all", a number, or "device=0,1" (or a list of devices); `num_gpus` takes a number alone.
         cpus: how many processors' time it may use, as 1.5.
         memory, shm_size: bytes, or text as "512m", "2g".
         ulimits: "NAME=SOFT[:HARD]" each.
