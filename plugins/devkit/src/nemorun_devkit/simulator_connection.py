@@ -15,7 +15,7 @@ from nemorun_core import (
     Observation,
     Submission,
 )
-from nemorun_devkit.simulator_scheduler import Scheduler, Start
+from nemorun_devkit.simulator_scheduler import Scheduler
 
 __all__ = ["Connection"]
 
@@ -86,8 +86,8 @@ class Connection(Backend):
 
     def read_log(self, handle: Handle, member: int, stream: str, offset: int, limit: int, incarnation: int) -> bytes:
         with self._around("reading a log"):
-            key = self._scheduler.by_handle[handle].submission.key
-            found = self._scheduler.log(Start(key.job, key.attempt, incarnation, member))
+            entry = self._scheduler.by_handle.get(handle)
+            found = self._scheduler.written(entry, incarnation, member) if entry and stream == "out" else b""
         return found[offset : offset + limit]
 
     def wait(self, handles: Collection[Handle], timeout_seconds: float) -> Collection[Handle]:

@@ -158,6 +158,8 @@ class Scheduler:
         if job.key in self.entries:
             self.doubled.append(job.key)
             return Accepted(self.entries[job.key].handle)
+        if strangers := [edge.key for edge in job.after if edge.key not in self.entries]:
+            return Rejected(Reason(ReasonKind.REJECTED, f"there is no job {strangers[0].job!r} to wait for"))
         if any(isinstance(one, Full) and one.start <= moment < one.end for one in self.scenario.faults):
             return Deferred(Reason(ReasonKind.LIMIT, "quota"))
         for one in self.scenario.faults:
@@ -169,7 +171,7 @@ class Scheduler:
         return Accepted(self._take(job, moment).handle)
 
     def _take(self, job: Submission, moment: float) -> _Entry:
-        handle = f"{job.key.job}.{job.key.attempt}"
+        handle = str(job.key)
         if job.after:
             unseen = MemberObservation(state=State.PENDING)
             never = [_Plan(math.inf, unseen, False, 0.0) for _ in job.executors]
@@ -184,7 +186,7 @@ class Scheduler:
         """Start a job whose upstreams have ended as it needs, or end it where one has not: the scheduler keeps edges
         by itself, and a driver hears of it later."""
         ends = [self._end_of(edge.key) for edge in entry.submission.after]
-        moment = max(end for end, _ in ends)
+        moment = max(entry.incarnations[0].begun, *(end for end, _ in ends))
         if moment > self.clock.seconds:
             return
         entry.waits, entry.known = False, None
@@ -335,6 +337,8 @@ class Scheduler:
                     started=self.clock.iso(current.start),
                     ended=self.clock.iso(end),
                 )
+            elif plan.recorded and plan.seen and "TERM" not in plan.seen.signals:
+                plan.seen = attrs.evolve(plan.seen, signals=(*plan.seen.signals, "TERM"))
         entry.cancelled = True
 
     def holds(self, key: Key) -> Handle | None:
@@ -345,7 +349,8 @@ class Scheduler:
         self._now(entry)
         _, current = self.current(entry)
         ended = max(plan.end for plan in current.members)
-        started = entry.incarnations[0].start <= self.clock.seconds and entry.incarnations[0].start < ended
+        first = entry.incarnations[0]
+        started = any(self._has_started(first, plan) for plan in first.members)
         gone = entry.released or self.clock.seconds >= ended + self._forgets
         return entry.handle if started or not gone else None
 
@@ -373,13 +378,19 @@ class Scheduler:
         return incarnation.start <= self.clock.seconds and bool(begins)
 
     def log(self, start: Start) -> bytes:
-        """Return what a program has written so far: a line when it begins, and one when it ends by itself."""
-        entry = self._now(next(entry for key, entry in self.entries.items() if (key.job, key.attempt) == start[:2]))
-        incarnation = entry.incarnations[start.incarnation]
-        plan = incarnation.members[start.member]
+        """Return what a program has written so far."""
+        entry = next(entry for key, entry in self.entries.items() if (key.job, key.attempt) == start[:2])
+        return self.written(entry, start.incarnation, start.member)
+
+    def written(self, entry: _Entry, number: int, member: int) -> bytes:
+        """Return what a member has written so far: a line when it begins, and one when it ends by itself."""
+        if number >= len(self._now(entry).incarnations) or member >= len(entry.submission.members):
+            return b""
+        incarnation = entry.incarnations[number]
+        plan = incarnation.members[member]
         if not self._has_started(incarnation, plan):
             return b""
-        name = f"{start.job} {start.attempt}.{start.incarnation}.{start.member}"
+        name = f"{entry.submission.key.job} {entry.submission.key.attempt}.{number}.{member}"
         if plan.end > self.clock.seconds or plan.seen is None or "TERM" in plan.seen.signals or not plan.recorded:
             return f"{name} begins\n".encode()
         return f"{name} begins\n{name} ends with {plan.seen.exit_code}\n".encode()
