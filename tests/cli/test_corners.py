@@ -139,8 +139,8 @@ def test_a_plugin_without_a_docstring_is_shown_by_its_name(call, monkeypatch):
     from nemorun_core.experiment import checkup
 
     monkeypatch.setattr(checkup, "described", lambda row: {"summary": "", "fields": []})
-    assert call("plugins", "show", "local").out.splitlines()[0].startswith("local (executors)")
-    assert len(call("plugins", "show", "local").out.splitlines()) == 1
+    assert call("plugins", "show", "docker").out.splitlines()[0].startswith("docker (executors)")
+    assert len(call("plugins", "show", "docker").out.splitlines()) == 1
 
 
 # `doctor`.

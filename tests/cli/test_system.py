@@ -48,7 +48,8 @@ class MoonBackend(Backend):
     def submit(self, jobs): return iter(())
     def find(self, jobs): return {}
     def cancel(self, handles): return None
-    def poll(self, handles): raise TransientError("the moon does not answer.", hint="Wait for the night.")
+    def poll(self, handles): return {}
+    def check(self): raise TransientError("the moon does not answer.", hint="Wait for the night.")
 
 @attrs.define(kw_only=True)
 class MoonExecutor(Executor):
@@ -187,7 +188,8 @@ def test_plugins_list_names_group_name_and_distribution(call):
 @pytest.mark.parametrize("name", ["local", "LocalExecutor", "nemorun-local"])
 def test_plugins_show_lists_the_fields(call, name):
     assert "  ntasks_per_node: int = 1\n" in call("plugins", "show", name).out
-    [entry] = json.loads(call("plugins", "show", name, "--json").out)
+    shown = json.loads(call("plugins", "show", name, "--json").out)
+    [entry] = [one for one in shown if one["group"] == "executors"]
     assert {"name": "ntasks_per_node", "type": "int", "default": "1"} in entry["fields"]
 
 
