@@ -98,7 +98,6 @@ class _Entry:
     submission: Submission
     handle: Handle
     incarnations: list[_Incarnation]
-    cancelled: bool = False
     released: bool = False
     truths: list[Observation] = attrs.field(factory=list)
     polls: int = 0
@@ -318,11 +317,8 @@ class Scheduler:
             if plan.end <= moment:
                 continue
             if moment < current.start:
-                plan.end = moment
+                plan.end, plan.recorded = moment, False
                 plan.seen = MemberObservation(state=State.CANCELLED, ended=self.clock.iso(moment))
-                plan.recorded = False
-                continue
-            if entry.cancelled and not at_once:
                 continue
             grace = 0.0 if at_once else executor.grace_seconds
             number = 15 if plan.stops_after <= grace else 9
@@ -339,7 +335,6 @@ class Scheduler:
                 )
             elif plan.recorded and plan.seen and "TERM" not in plan.seen.signals:
                 plan.seen = attrs.evolve(plan.seen, signals=(*plan.seen.signals, "TERM"))
-        entry.cancelled = True
 
     def holds(self, key: Key) -> Handle | None:
         """Return the handle of a key that is there, or whose program has left a record in the job's folder."""
@@ -349,8 +344,7 @@ class Scheduler:
         self._now(entry)
         _, current = self.current(entry)
         ended = max(plan.end for plan in current.members)
-        first = entry.incarnations[0]
-        started = any(self._has_started(first, plan) for plan in first.members)
+        started = any(self._has_started(entry.incarnations[0], plan) for plan in entry.incarnations[0].members)
         gone = entry.released or self.clock.seconds >= ended + self._forgets
         return entry.handle if started or not gone else None
 
