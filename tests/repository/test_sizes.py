@@ -32,7 +32,7 @@ CORE = 7800
 PLUGIN = 1000
 # The devkit holds 175 tests of the laws (1,950), which are what it is for, and the simulator.
 # DockerExecutor speaks to the engine itself (docs/decisions/0005) and has some thirty fields.
-LARGE_PLUGINS = {"devkit": 2960, "docker": 1600, "kubernetes": 2500, "slurm": 2500}
+LARGE_PLUGINS = {"devkit": 2970, "docker": 1600, "kubernetes": 2500, "slurm": 2500}
 
 MODULES = sorted([*ROOT.glob("nemorun_core/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py"), ROOT / "noxfile.py"])
 

@@ -990,6 +990,7 @@ class TestE16:
             ("retry_on", frozenset({"bad luck"})),
             ("env_vars", {"A=B": "x"}),
             ("outputs", ["../up"]),
+            ("poll_seconds", -1.0),
         ],
     )
     def test_e16_a_value_that_makes_no_sense_is_refused_at_add(self, field, value, nemorun_home):

@@ -7,6 +7,7 @@ assert result.states["train"] is State.SUCCEEDED
 
 from __future__ import annotations
 
+import math
 import random
 import tempfile
 from collections.abc import Hashable, Mapping
@@ -105,6 +106,13 @@ class SimulatedExecutor(Executor):
 
     def connection(self) -> Hashable:
         return self.name, self.poll_seconds, self.shares_files
+
+    def check(self) -> None:
+        """Refuse an interval that is none. Raises UsageError."""
+        super().check()
+        seconds = self.poll_seconds
+        if seconds is not None and not (isinstance(seconds, (int, float)) and 0 < seconds < math.inf):
+            raise UsageError(f"SimulatedExecutor(poll_seconds={seconds!r}): expected a number of seconds above 0.")
 
     def backend(self) -> Backend:
         raise UsageError(
