@@ -25,6 +25,7 @@ _CHUNK = 64
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _LONGEST_WAIT = 60.0
 _TELL_SECONDS = 0.05
+_LAST_TRIES = 3
 
 
 class Worker(threading.Thread):
@@ -247,12 +248,18 @@ class Worker(threading.Thread):
             self._report([Released(released)])
 
     def _release(self, backend: Backend) -> None:
-        """Do what was asked last, once: nobody is left to ask again but the next driver."""
-        try:
-            self._end_jobs(backend)
-            self._let_go(backend)
-        except Exception as error:  # whatever a plugin raises is the plugin's
-            self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
+        """Do what was asked last; tried a few times, since nobody is left to ask again but the next driver."""
+        for left in reversed(range(_LAST_TRIES)):
+            try:
+                self._end_jobs(backend)
+                self._let_go(backend)
+                return
+            except Exception as error:  # whatever a plugin raises is the plugin's
+                if not left or not isinstance(error, TransientError):
+                    self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
+                    return
+            self._woken.clear()
+            self._woken.wait(_FIRST_PAUSE)
 
     def _find(self, backend: Backend) -> None:
         """Settle every doubt: adopt what is there, offer what is not."""

@@ -441,12 +441,22 @@ def test_what_ended_last_is_released_before_the_thread_ends(driven):
 def test_a_last_release_that_fails_is_said_and_hurts_nothing(driven):
     driven.start().submit("a")
     driven.expect(Submitted("a", 0, "handle of a"))
+    driven.scheduler.scripts["release"] = [fail(TransientError("busy"))] * 3
+    driven.worker.release([(("a", 0), "handle of a")])
+    driven.worker.stop()
+    driven.worker.join(10)
+    [warning] = driven.of(Warned)
+    assert warning.text.endswith("busy")
+
+
+def test_a_last_release_that_fails_once_is_tried_again(driven):
+    driven.start().submit("a")
+    driven.expect(Submitted("a", 0, "handle of a"))
     driven.scheduler.scripts["release"] = [fail(TransientError("busy"))]
     driven.worker.release([(("a", 0), "handle of a")])
     driven.worker.stop()
-    driven.worker.join(5)
-    [warning] = driven.of(Warned)
-    assert warning.text.endswith("busy")
+    driven.worker.join(10)
+    assert (driven.of(Warned), driven.scheduler.calls.count("release")) == ([], 2)
 
 
 def test_a_command_that_comes_while_it_backs_off_waits(driven, monkeypatch):
