@@ -59,7 +59,7 @@ def slurm(session: nox.Session) -> None:
     session.install(*EDITABLE, *group("test"))
     tests = ["plugins/slurm", "tests/docs/test_slurm_page.py"]
     # More than there are cores: they wait for Slurm most of the time.
-    session.run("pytest", "--numprocesses", "6", "-m", "slurm and not nightly", *tests, *session.posargs)
+    session.run("pytest", "--numprocesses", "5", "-m", "slurm and not nightly", *tests, *session.posargs)
 
 
 @nox.session

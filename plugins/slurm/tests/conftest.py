@@ -22,7 +22,7 @@ def running_cluster() -> Cluster:
     """The running cluster; skips, or fails where NEMORUN_REQUIRE_ENGINES=1, if none answers."""
     if _FOLDER and (found := Cluster(Path(_FOLDER))).conf.exists() and found.answers():
         return found
-    why = "no Slurm cluster answers: tests/clusters/slurm/up --uts --ssh, then source the file that it names"
+    why = "no Slurm cluster answers: tests/clusters/slurm/up --uts --ssh --cgroup, then source the file that it names"
     if _REQUIRED:
         pytest.fail(why, pytrace=False)
     pytest.skip(why)

@@ -15,7 +15,7 @@ from pathlib import Path
 __all__ = ["SCRIPTS", "Cluster", "Wrapped", "start_cluster", "wait_until"]
 
 SCRIPTS = Path(__file__).parents[3] / "tests" / "clusters" / "slurm"
-SECONDS = 60.0
+SECONDS = 100.0
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:

@@ -158,7 +158,8 @@ def test_a_program_may_end_itself_when_it_is_told_to(jobs, options):
     jobs.shows(folder / "0.0.0.out")
     jobs.cluster.run("scancel", *options, job)
     jobs.end(job)
-    assert log(folder) == ["up", "told"]
+    # Without cgroups the program's own sleep gets the signal as well, and its shell says so.
+    assert [line for line in log(folder) if line != "Terminated"] == ["up", "told"]
     outcome = read_outcome(str(folder / "0.0.0"), "")
     assert (outcome.code, outcome.signals) == (5, ("TERM",))
 

@@ -289,7 +289,8 @@ def test_a_heterogeneous_group_is_ended_as_one(cluster, kit_on):
     for member in range(2):
         kit.shows(handle, member=member)
     kit.backend.cancel([handle])
-    assert [member.signals for member in kit.end(handle).members] == [("TERM",)] * 2
+    # Without cgroups a program and its shim get the signal each, and the shim's may come after the end.
+    assert [member.exit_code for member in kit.end(handle).members] == [143] * 2
 
 
 def test_a_heterogeneous_group_is_killed_as_one(cluster, kit_on):
