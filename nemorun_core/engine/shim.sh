@@ -15,10 +15,10 @@ trap 'NEMORUN_noted=$NEMORUN_noted,HUP' HUP
 trap 'NEMORUN_noted=$NEMORUN_noted,USR1' USR1
 trap 'NEMORUN_noted=$NEMORUN_noted,USR2' USR2
 if [ "$NEMORUN_forward" = forward ]; then
-    trap 'NEMORUN_noted=$NEMORUN_noted,TERM; kill -s TERM "$NEMORUN_program" 2>/dev/null' TERM
-    trap 'NEMORUN_noted=$NEMORUN_noted,HUP; kill -s HUP "$NEMORUN_program" 2>/dev/null' HUP
-    trap 'NEMORUN_noted=$NEMORUN_noted,USR1; kill -s USR1 "$NEMORUN_program" 2>/dev/null' USR1
-    trap 'NEMORUN_noted=$NEMORUN_noted,USR2; kill -s USR2 "$NEMORUN_program" 2>/dev/null' USR2
+    trap 'NEMORUN_noted=$NEMORUN_noted,TERM; kill -s TERM "$!" 2>/dev/null' TERM
+    trap 'NEMORUN_noted=$NEMORUN_noted,HUP; kill -s HUP "$!" 2>/dev/null' HUP
+    trap 'NEMORUN_noted=$NEMORUN_noted,USR1; kill -s USR1 "$!" 2>/dev/null' USR1
+    trap 'NEMORUN_noted=$NEMORUN_noted,USR2; kill -s USR2 "$!" 2>/dev/null' USR2
 fi
 
 uptime() { { read -r NEMORUN_now NEMORUN_idle </proc/uptime; } 2>/dev/null || NEMORUN_now=unknown; }

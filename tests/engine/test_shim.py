@@ -265,6 +265,17 @@ def test_forwarded_signals_reach_the_program_and_are_noted_once_in_order(shim):
     assert shim.log() == b"up\nusr\nterm\nusr\n"
 
 
+def test_a_signal_that_comes_as_soon_as_the_program_runs_is_forwarded(shim):
+    """The shell may have started it, and not yet have put its number down."""
+    script = "trap 'exit 7' USR1; kill -USR1 $PPID; n=0; while [ $n -lt 300000 ]; do n=$((n + 1)); done; exit 9"
+    for rank in range(30):
+        suffix = rank_suffix(rank)
+        assert shim.run(["sh", "-c", script], suffix=suffix, forward=True) in (7, CLAIM_TAKEN)
+        # 125 is bash, which lost the status and says so.
+        assert shim.outcome(suffix).code in (7, None)
+        assert shim.outcome(suffix).signals == ("USR1",)
+
+
 def test_a_program_that_ignores_term_succeeds_with_the_signal_noted(shim):
     script = "trap '' TERM; echo up; while ! [ -e stop ]; do sleep 0.01; done"
     with shim.popen(["sh", "-c", script]) as process:
