@@ -154,6 +154,7 @@ def test_memory_that_ran_out_is_told_by_the_script_s_output(attempt):
 def test_what_srun_itself_refused_is_told_as_srun_said_it(attempt):
     """It ends with an exit code of its own; no rank has started."""
     attempt.seen = seen(attempt, "FAILED", exit_code=255)
+    assert attempt.is_unexplained
     attempt.explain("srun: error: Unable to create step for job 7: Requested node configuration is not available")
     reason = attempt.seen.members[0].reason
     assert (reason.kind, reason.detail.partition(":")[0]) == (ReasonKind.REJECTED, "srun")

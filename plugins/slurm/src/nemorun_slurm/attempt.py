@@ -32,6 +32,7 @@ from nemorun_slurm.reasons import output_reason
 __all__ = ["Attempt", "Word", "duplicates", "expects_records", "is_over", "is_over_its_time", "runs_on"]
 
 _MOST_INCARNATIONS = 10_000
+_KILLED = (None, 137)  # exit codes of a program that KILL ended
 _STUCK_SECONDS = 30.0
 _DUPLICATE = 125  # what a shim says that finds its start taken
 # What a record cannot know: the program was ended for this.
@@ -239,6 +240,14 @@ class Attempt:
             seen[last] = members[last].run()
         return seen
 
+    @property
+    def is_unexplained(self) -> bool:
+        """Whether `explain` may know more: a program was killed, or one failed that never started."""
+        return any(
+            member.state is State.FAILED and (member.exit_code in _KILLED or member.host is None)
+            for member in self.seen.members
+        )
+
     def explain(self, output: str) -> None:
         """Take in what srun and the container's runtime said of the end, where nothing better explains it: that memory
         ran out of a program that was killed, or that there is no image for one that never started."""
@@ -248,8 +257,7 @@ class Attempt:
         members = []
         for member in self.seen.members:
             failed = member.state is State.FAILED
-            killed = member.exit_code in (None, 137)
-            fits = killed if found.kind is ReasonKind.OUT_OF_MEMORY else member.host is None
+            fits = member.exit_code in _KILLED if found.kind is ReasonKind.OUT_OF_MEMORY else member.host is None
             overridden = member.reason is not None and member.reason.kind in _OVERRIDING
             members.append(attrs.evolve(member, reason=found) if failed and fits and not overridden else member)
         self.seen = attrs.evolve(self.seen, members=tuple(members))

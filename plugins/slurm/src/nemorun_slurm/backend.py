@@ -22,7 +22,6 @@ from nemorun_core import (
     Reason,
     ReasonKind,
     Rejected,
-    State,
     Submission,
     TransientError,
     UsageError,
@@ -249,8 +248,8 @@ class SlurmBackend(Backend):
         self._attend([attempt for attempt in attempts if not attempt.over], words)
 
     def _explain(self, attempt: Attempt) -> None:
-        """Look into what the batch script printed, where a program was killed and Slurm does not say why."""
-        if any(member.state is State.FAILED and member.exit_code in (None, 137) for member in attempt.seen.members):
+        """Look into what the batch script printed, where neither a record nor Slurm says why it ended."""
+        if attempt.is_unexplained:
             name = os.path.basename(batch_output("", attempt.job.key.attempt))
             attempt.explain(self._files.read(attempt.job, name, 0, _OUTPUT_BYTES).decode("utf-8", "replace"))
 
