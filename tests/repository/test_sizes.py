@@ -30,9 +30,9 @@ COMMAND_LINE = 950  # `sync` came with the packagers, and what an output that ca
 # a scheduler keeps (140).
 CORE = 7810
 PLUGIN = 1000
-# The devkit holds 175 tests of the laws (1,950), which are what it is for, and the simulator.
+# The devkit holds 175 tests of the laws (1,950), which are what it is for, the simulator, and the killing of drivers.
 # DockerExecutor speaks to the engine itself (docs/decisions/0005) and has some thirty fields.
-LARGE_PLUGINS = {"devkit": 2970, "docker": 1600, "kubernetes": 2500, "slurm": 2500}
+LARGE_PLUGINS = {"devkit": 3090, "docker": 1600, "kubernetes": 2500, "slurm": 2500}
 
 MODULES = sorted([*ROOT.glob("nemorun_core/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py"), ROOT / "noxfile.py"])
 

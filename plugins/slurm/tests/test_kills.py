@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
 
 import pytest
+from nemorun_devkit.kills import LOG, PROGRAM, KilledDrivers, kill_until
 
 import nemorun_core as run
 
@@ -21,14 +14,6 @@ from .slurm_cluster import Cluster, wait_until
 
 pytestmark = pytest.mark.slurm
 
-SECONDS = 120.0
-MOST_A_HISTORY = 5
-# Each program notes its start where only starts are noted, and writes a log whose bytes are known.
-PROGRAM = """
-echo "$NEMORUN_JOB $NEMORUN_MEMBER" >> "$STARTS"
-for i in 1 2 3; do echo "line $i"; sleep 0.2; done
-exit %d
-"""
 DRIVER = """
 import sys
 import nemorun_core as run
@@ -66,88 +51,16 @@ EXPECTED = {
     "last": "SUCCEEDED",
 }
 STARTS = ["bad 0", "last 0", "mend 0", "pair 0", "pair 1", "single 0"]
-LOG = "line 1\nline 2\nline 3\n"
 
 
-class History:
-    """One experiment, brought to its end under kills."""
+class Killed(KilledDrivers):
+    """The graph on a cluster, here or through ssh."""
 
     def __init__(self, home: Path, cluster: Cluster, dice: random.Random, *, ssh: bool) -> None:
-        self.home = home
         self.cluster = cluster
-        self.dice = dice
         self.ssh = ssh
-        self.kills = 0
-        self.folder = home / "experiments" / "kills" / "kills"
-        home.mkdir()
-
-    def go(self, most: int) -> None:
-        deadline = time.monotonic() + SECONDS
-        while not self.ended():
-            assert time.monotonic() < deadline, f"the graph came to no end: {self.states()}"
-            launched, detached = self.launch()
-            if self.kills < most:
-                time.sleep(self.dice.uniform(0.1, 2.0))  # the instant is the experiment, nothing is waited for
-                self.kills += self.kill(launched, detached)
-            launched.wait(SECONDS)
-            if self.kills >= most:
-                self.until_nobody_drives(deadline)
-
-    def launch(self) -> tuple[subprocess.Popen[bytes], bool]:
-        detached = self.dice.random() < 0.4
-        if (self.folder / "experiment.json").exists():
-            how = "resume --detach" if detached else "resume"
-        else:  # killed before it was run: the claim is left, and is nobody's
-            how = "detach" if detached else "run"
-            shutil.rmtree(self.home / "experiments", ignore_errors=True)
-        environment = {**os.environ, "NEMORUN_HOME": str(self.home)}
-        ssh_config = str(self.cluster.ssh_config) if self.ssh else ""
-        arguments = [how, str(self.home / "starts"), PROGRAM, ssh_config, str(self.home / "remote")]
-        process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(DRIVER), *arguments],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        return process, detached
-
-    def driver(self) -> int | None:
-        """Return the pid of whoever drives by the record of the lock."""
-        try:
-            found = json.loads((self.folder / "lock").read_text())
-        except (OSError, ValueError):
-            return None
-        return None if found["ended"] else int(found["pid"])
-
-    def kill(self, launched: subprocess.Popen[bytes], detached: bool) -> bool:
-        if not detached:
-            launched.kill()
-            return launched.wait(SECONDS) == -signal.SIGKILL
-        launched.wait(SECONDS)
-        if (pid := self.driver()) is None:
-            return False
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return False
-        return True
-
-    def until_nobody_drives(self, deadline: float) -> None:
-        while (pid := self.driver()) is not None and Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-    def states(self) -> dict[str, str]:
-        return {name: str(job["state"]) for name, job in self.status().items()}
-
-    def status(self) -> dict[str, dict[str, object]]:
-        if not (self.folder / "journal.jsonl").exists():
-            return {}
-        return dict(run.Experiment.from_id("kills", base_dir=self.home).status(return_dict=True) or {})
-
-    def ended(self) -> bool:
-        states = self.states()
-        return bool(states) and all(run.State(state).is_final for state in states.values())
+        ssh_config = str(cluster.ssh_config) if ssh else ""
+        super().__init__(home, dice, DRIVER, [str(home / "starts"), PROGRAM, ssh_config, str(home / "remote")])
 
     def check(self) -> None:
         status = self.status()
@@ -162,25 +75,14 @@ class History:
         assert list(place.iterdir()) == [], "a secret outlived its job"
 
     def names(self) -> list[str]:
-        nonce = json.loads((self.folder / "experiment.json").read_text())["nonce"]
-        return [run.Key(nonce, name, 0).slug(128) for name in EXPECTED]
+        return [run.Key(self.nonce(), name, 0).slug(128) for name in EXPECTED]
 
 
 STARTS_OF = {name: sum(start.split()[0] == name for start in STARTS) for name in EXPECTED}
 
 
-def kill_until(tmp_path: Path, cluster: Cluster, total: int, *, ssh: bool = False) -> None:
-    seed = random.randrange(1 << 32)
-    dice = random.Random(seed)
-    done = histories = 0
-    print(f"seed {seed}")
-    while done < total:
-        history = History(tmp_path / f"nemorun-home-{histories}", cluster, dice, ssh=ssh)
-        history.go(min(MOST_A_HISTORY, total - done))
-        history.check()
-        done += history.kills
-        histories += 1
-    print(f"{done} kills in {histories} histories: 0 lost, 0 doubled, 0 wrong")
+def kill_on(cluster: Cluster, tmp_path: Path, total: int, *, ssh: bool = False) -> None:
+    kill_until(total, lambda number, dice: Killed(tmp_path / f"nemorun-home-{number}", cluster, dice, ssh=ssh))
 
 
 @pytest.fixture(autouse=True)
@@ -193,11 +95,11 @@ def surroundings(cluster, monkeypatch, tmp_path):
 
 @pytest.mark.timeout(300)
 def test_twenty_kills_lose_double_and_falsify_nothing(tmp_path, cluster):
-    kill_until(tmp_path, cluster, 20)
+    kill_on(cluster, tmp_path, 20)
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("ssh", [False, True], ids=["here", "ssh"])
 def test_a_hundred_kills_lose_double_and_falsify_nothing(tmp_path, cluster, ssh):
-    kill_until(tmp_path, cluster, 100, ssh=ssh)
+    kill_on(cluster, tmp_path, 100, ssh=ssh)

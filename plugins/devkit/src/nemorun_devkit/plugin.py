@@ -21,6 +21,7 @@ pytest.register_assert_rewrite(
             "base",
             "ends",
             "groups",
+            "kills",
             "kit",
             "laws",
             "logs",
