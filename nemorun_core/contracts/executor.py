@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from nemorun_core.contracts.backend import Backend
 
-__all__ = ["Executor"]
+__all__ = ["Executor", "connection_of"]
 
 _IMMUTABLE = frozenset({bool, bytes, float, frozenset, int, str, type(None)})
 
@@ -140,3 +140,8 @@ class Executor:
         Raises:
             UsageError: which members do not go together, and why.
         """
+
+
+def connection_of(executor: Executor) -> Hashable:
+    """Return what names the backend that runs an executor's jobs: one of another class never shares it."""
+    return type(executor), executor.connection()

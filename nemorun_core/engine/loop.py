@@ -8,25 +8,16 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import attrs
 
-from nemorun_core.contracts.backend import After, Submission
+from nemorun_core.contracts.backend import Submission
+from nemorun_core.contracts.executor import connection_of
 from nemorun_core.contracts.host import hostname, now
 from nemorun_core.contracts.plugin import Event as PublicEvent
-from nemorun_core.engine.events import (
-    Asked,
-    Driven,
-    Event,
-    Intended,
-    Observed,
-    Submitted,
-    Warned,
-    Withdrawn,
-    dump,
-    load,
-)
+from nemorun_core.engine.events import Asked, Driven, Event, Intended, Warned, dump, load
+from nemorun_core.engine.kept_edges import KeptEdges
 from nemorun_core.engine.state import Act, Action, Graph, Job
 from nemorun_core.engine.submission import Builder
 from nemorun_core.engine.summary import write_summary
@@ -35,7 +26,7 @@ from nemorun_core.errors import StoreError
 from nemorun_core.model.definition import Definition
 from nemorun_core.model.garbage import uncollected
 from nemorun_core.model.records import MalformedRecord
-from nemorun_core.model.state import Condition, Reason, ReasonKind, Until
+from nemorun_core.model.state import Reason, ReasonKind
 from nemorun_core.registry import Registry
 from nemorun_core.store.journal import JournalReader, JournalWriter
 from nemorun_core.store.layout import Folder
@@ -122,8 +113,6 @@ class Engine:
         self._workers: dict[Hashable, Worker] = {}
         self._inbox: deque[Event] = deque()
         self._ready: list[Job] = []
-        self._alive: set[str] = set()  # jobs that this driver itself has seen on their scheduler
-        self._next: dict[str, Job] = {}  # those whose edges could perhaps be handed over now
         self._told: dict[str, Job] = {}
         self._todo: list[Action] = []
         self._journal: JournalWriter | None = None
@@ -137,6 +126,7 @@ class Engine:
         self.error: BaseException | None = None
         self.view = View(definition, folder)
         self.graph = self.view.graph
+        self._edges = KeptEdges(definition, folder, self.graph, self._builder)
         self.ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"nemorun {definition.id}", daemon=True)
 
@@ -232,56 +222,15 @@ class Engine:
             event = self._inbox.popleft()
             if self.graph.is_news(event):
                 self._record(event)
-            self._consider(event)
+            self._edges.consider(event)
             if isinstance(event, Warned):
                 self.warn(event.text)
         moment = time.monotonic()
         self._ready += [job for due, job in self._retries if due <= moment]
         self._retries = [(due, job) for due, job in self._retries if due > moment]
         self._flush()
-        self._hand_over()
+        self._ready += self._edges.take()
         self._dispatch()
-
-    def _consider(self, event: Event) -> None:
-        """Note whose edges could be handed over since this event."""
-        if isinstance(event, Withdrawn):
-            self._next.update((name, self.graph.jobs[name]) for name, _ in event.attempts)
-        elif isinstance(event, (Submitted, Observed)):
-            if event.job not in self._alive:
-                self._next.update((job.id, job) for job, _ in self.graph.jobs[event.job].dependants)
-            self._alive.add(event.job)
-
-    def _hand_over(self) -> None:
-        """Let schedulers keep the edges that they can keep rightly, so that these jobs need no driver to start."""
-        jobs, self._next = self._next, {}
-        waiting = (job for job in jobs.values() if job.waiting and not job.intended and job.held is None)
-        self._ready += [job for job in waiting if self._is_native(job)]
-
-    def _is_native(self, job: Job) -> bool:
-        """Whether the scheduler can be trusted with a job's edges: each upstream has ended, or is known to be there,
-        will not be tried again, and ends for this job's purpose as it does for the scheduler."""
-        executor = self._builder.executor(job.definition)
-        if not executor.capabilities().native_edges or job.state.is_final or job.asked:
-            return False
-        connection = (type(executor), executor.connection())
-        for edge in job.definition.edges:
-            upstream = self.graph.jobs[edge.upstream]
-            if upstream.state.is_final:
-                continue
-            other = self._builder.executor(upstream.definition)
-            if (
-                upstream.id not in self._alive
-                or upstream.handle is None
-                or upstream.retries
-                or upstream.asked
-                or upstream.verdict
-                or upstream.definition.until is not Until.ALL
-                or (edge.condition is Condition.FAILURE and upstream.definition.edges)
-                or (type(other), other.connection()) != connection
-                or "\n" in self._folder.job(upstream.definition)
-            ):
-                return False
-        return True
 
     def _record(self, event: Event) -> None:
         assert self._journal is not None
@@ -374,7 +323,7 @@ class Engine:
 
     def _worker(self, job: Job) -> Worker:
         executor = self._builder.executor(job.definition)
-        connection = (type(executor), executor.connection())
+        connection = connection_of(executor)
         worker = self._workers.get(connection)
         if worker is None:
             worker = Worker(executor, self._submission, self._report, self._lock.check, submits=self._submits)
@@ -387,17 +336,7 @@ class Engine:
         made = self._builder.build(job.definition, attempt)
         if not job.waiting:
             return made
-        return attrs.evolve(made, after=tuple(self._edges(job)))
-
-    def _edges(self, job: Job) -> Iterator[After]:
-        """Yield the edges that the scheduler has to keep, if it takes the job now."""
-        for edge in job.definition.edges:
-            upstream = self.graph.jobs[edge.upstream]
-            if not upstream.state.is_final and upstream.handle is not None:
-                members = range(len(upstream.definition.tasks))
-                ranks = tuple(self._builder.executor(upstream.definition, member).ranks() for member in members)
-                key = self._definition.key(upstream.id, upstream.attempt)
-                yield After(key, edge.condition, upstream.handle, self._folder.job(upstream.definition), ranks)
+        return attrs.evolve(made, after=tuple(self._edges.of(job)))
 
     def _take_requests(self) -> None:
         self._lock.check()  # what was asked since another driver took over is for that one

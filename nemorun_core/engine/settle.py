@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Iterator
 
 from nemorun_core.contracts.backend import Backend, Submission
+from nemorun_core.contracts.executor import connection_of
 from nemorun_core.contracts.host import now
 from nemorun_core.engine.events import Observed, Submitted
 from nemorun_core.engine.loop import Engine, View, read_view
@@ -85,7 +86,7 @@ def _in_doubt(view: View, builder: Builder, jobs: Collection[str] | None) -> Ite
         if job.intended and (jobs is None or job.id in jobs):
             executor = builder.executor(job.definition)
             made = builder.build(job.definition, job.attempt)
-            by_connection.setdefault((type(executor), executor.connection()), []).append(made)
+            by_connection.setdefault(connection_of(executor), []).append(made)
     yield from by_connection.values()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
-from nemorun_core.contracts.executor import Executor
+from nemorun_core.contracts.executor import Executor, connection_of
 from nemorun_core.contracts.plugin import Plugin, PreparedJob
 from nemorun_core.errors import Defect, NemorunError, UsageError
 from nemorun_core.experiment.shipping import Shipping
@@ -351,9 +351,7 @@ def _check(job: DraftJob, executors: Sequence[Executor]) -> None:
                 f"job {job.id!r} is a group, and {type(executors[0]).__name__} runs none.",
                 hint="Add its tasks one by one, or choose another executor.",
             )
-        if any(
-            (type(one), one.connection()) != (type(executors[0]), executors[0].connection()) for one in executors[1:]
-        ):
+        if len(set(map(connection_of, executors))) > 1:
             raise UsageError(
                 f"job {job.id!r}: the executors of a group must name one scheduler.",
                 hint="Use executors of one class and connection, or add the tasks one by one.",
