@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from nemorun_local import LocalExecutor
 
 from nemorun_core import Stopping
 
@@ -77,3 +78,19 @@ def test_an_attempt_that_was_cancelled_before_does_not_expire():
     stopping.begin(19)
     ladder(stopping, 19, 25)
     assert not stopping.expired
+
+
+def test_a_group_has_the_longest_grace_and_the_shortest_time():
+    executors = [LocalExecutor(grace_seconds=3), LocalExecutor(grace_seconds=8, timeout_seconds=50)]
+    stopping = Stopping.of([*executors, LocalExecutor(grace_seconds=1, timeout_seconds=70)], 100)
+    assert ladder(stopping, 100, 158) == [(150, "TERM"), (151, "TERM"), (158, "KILL")]
+
+
+def test_an_attempt_without_a_time_never_expires():
+    assert Stopping.of([LocalExecutor()], 100).due is None
+
+
+def test_a_kill_comes_again_as_often_as_its_scheduler_can_bear():
+    stopping = Stopping(2, again_seconds=5)
+    stopping.begin(0)
+    assert ladder(stopping, 0, 12) == [(0, "TERM"), (1, "TERM"), (2, "KILL"), (7, "KILL"), (12, "KILL")]

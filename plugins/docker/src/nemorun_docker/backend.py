@@ -28,6 +28,7 @@ from nemorun_core import (
     Stopping,
     Submission,
     TransientError,
+    read_rank,
 )
 from nemorun_docker.body import container_body, container_name, executor_of, has_own_network, network_body
 from nemorun_docker.client import Engine
@@ -172,10 +173,7 @@ class DockerBackend(Backend):
                 DockerMember(job, index, container_name(job.key, index, len(job.members)))
                 for index in range(len(job.members))
             ]
-            grace = max(executor.grace_seconds for executor in job.executors)
-            limits = [executor.timeout_seconds for executor in job.executors if executor.timeout_seconds is not None]
-            expires = time.monotonic() + min(limits) - _age(members) if limits else None
-            kept = self._jobs[handle] = _Job(job, members, Stopping(grace, expires))
+            kept = self._jobs[handle] = _Job(job, members, Stopping.of(job.executors, time.monotonic() - _age(members)))
             kept.missing = not all(self._was_started(job, index) for index in range(len(members)))
         return handle
 
@@ -374,8 +372,6 @@ class DockerBackend(Backend):
 
 def _age(members: Sequence[DockerMember]) -> float:
     """Return how many seconds ago the first of these members started; 0 where none has."""
-    from nemorun_core import read_rank
-
     started = [found for member in members if (found := read_rank(member.base, "").started) is not None]
     return time.time() - min(started) if started else 0.0
 

@@ -189,14 +189,11 @@ class LocalBackend(Backend):
 
     def _keep(self, job: Submission, members: list[LocalMember]) -> Handle:
         handle = job.key.slug()
-        expires = None
-        timeouts = [executor.timeout_seconds for executor in job.executors if executor.timeout_seconds is not None]
-        if timeouts:
-            begun = max((rank.started for member in members for rank in member.ranks), default=0.0)
-            expires = time.monotonic() + min(timeouts) - (time.time() - begun if begun else 0.0)
+        begun = max((rank.started for member in members for rank in member.ranks), default=0.0)
+        age = time.time() - begun if begun else 0.0
+        kept = _Job(job, members, Stopping.of(job.executors, time.monotonic() - age))
+        if kept.stopping.due is not None:
             self._timed.add(handle)
-        grace = max(executor.grace_seconds for executor in job.executors)
-        kept = _Job(job, members, Stopping(grace, expires))
         kept.missing = any(not rank.pid and rank.ended is None for member in members for rank in member.ranks)
         self._jobs[handle] = kept
         self._by_key[job.key] = handle

@@ -17,6 +17,7 @@ from nemorun_core import (
     Reason,
     ReasonKind,
     State,
+    Stopping,
     Submission,
     TransientError,
     base_path,
@@ -29,9 +30,10 @@ from nemorun_core.contracts.witness import RankWitness
 from nemorun_slurm.parse import QueueRow, observe_state
 from nemorun_slurm.reasons import output_reason
 
-__all__ = ["Attempt", "Word", "duplicates", "expects_records", "is_over", "is_over_its_time", "runs_on"]
+__all__ = ["Attempt", "Word", "duplicates", "expects_records", "is_over_its_time", "runs_on"]
 
 _MOST_INCARNATIONS = 10_000
+_AGAIN_SECONDS = 5.0
 _KILLED = (None, 137)  # exit codes of a program that KILL ended
 _STUCK_SECONDS = 30.0
 _DUPLICATE = 125  # what a shim says that finds its start taken
@@ -118,8 +120,7 @@ class Attempt:
         incarnation: the newest that has a record.
         seen: what was said last; `over` once that is final and stays.
         over_since: when every rank of `incarnation` was first seen to have ended, on the monotonic clock.
-        timed_out: it was stopped because its `timeout_seconds` were over.
-        terms, due, stop_at: how far its cancellation is, on the monotonic clock; -1 once it was killed.
+        stopping: how far its cancellation is, on the monotonic clock; its time is kept by `is_over_its_time`.
     """
 
     job: Submission
@@ -131,10 +132,12 @@ class Attempt:
     seen: Observation = UNKNOWN
     over: bool = False
     over_since: float | None = None
-    timed_out: bool = False
-    terms: int = 0
-    due: float | None = None
-    stop_at: float = 0.0
+    stopping: Stopping = attrs.field(init=False)
+
+    @stopping.default
+    def _unstopped(self) -> Stopping:
+        grace = max(executor.grace_seconds for executor in self.job.executors)
+        return Stopping(grace, again_seconds=_AGAIN_SECONDS)
 
     @property
     def record(self) -> str:
@@ -266,7 +269,7 @@ class Attempt:
         """Say how a member ended of which Slurm holds nothing any more."""
         state, reason = observe_state(final) if final is not None else (State.FAILED, None)
         overriding = reason if reason is not None and reason.kind in _OVERRIDING else None
-        if self.timed_out:
+        if self.stopping.expired:
             overriding = Reason(ReasonKind.TIMEOUT)
         if not ranks.claimed and final is not None:
             return MemberObservation(
@@ -317,7 +320,3 @@ def is_over_its_time(attempt: Attempt) -> bool:
         if started is not None and limit is not None and iso_time(time.time() - limit) >= started:
             return True
     return False
-
-
-def is_over(seen: Observation) -> bool:
-    return bool(seen.members) and all(member.state.is_final for member in seen.members)

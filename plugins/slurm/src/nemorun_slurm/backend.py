@@ -26,7 +26,7 @@ from nemorun_core import (
     TransientError,
     UsageError,
 )
-from nemorun_slurm.attempt import Attempt, Word, duplicates, expects_records, is_over, is_over_its_time, runs_on
+from nemorun_slurm.attempt import Attempt, Word, duplicates, expects_records, is_over_its_time, runs_on
 from nemorun_slurm.commands import Result
 from nemorun_slurm.executor import SlurmExecutor
 from nemorun_slurm.files import files_of, sources_of_secrets
@@ -41,8 +41,6 @@ __all__ = ["SlurmBackend"]
 _SUBMIT_SECONDS = 60.0
 _AT_ONCE = 4
 _CANCEL_SECONDS = 30.0
-_SECOND_TERM_SECONDS = 1.0
-_AGAIN_SECONDS = 5.0
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 60.0
 _PART_OF_AGE = 6.0
 _DEPENDENCIES = {Condition.SUCCESS: "afterok", Condition.FAILURE: "afternotok", Condition.ANY: "afterany"}
@@ -238,7 +236,7 @@ class SlurmBackend(Backend):
                 seen = attempt.observe(words[attempt.name])
                 if seen != attempt.seen:
                     attempt.seen, attempt.changed = seen, time.monotonic()
-                if is_over(seen):
+                if seen.is_over:
                     self._explain(attempt)
                     attempt.over = True
                     ended.append(attempt.job)
@@ -285,7 +283,7 @@ class SlurmBackend(Backend):
 
     def cancel(self, handles: Collection[Handle]) -> None:
         """Take back what waits; send TERM to the steps of what runs, again after 1 s, and KILL after the grace."""
-        attempts = [attempt for attempt in self._open(handles) if attempt.terms == 0]
+        attempts = [attempt for attempt in self._open(handles) if not attempt.stopping.begun]
         if attempts:
             self._stop(attempts, self._fresh_rows(attempts))
 
@@ -295,8 +293,10 @@ class SlurmBackend(Backend):
         if attempts:
             rows = self._fresh_rows(attempts)
             self._kill([row for found in rows.values() for row in found])
+            now = time.monotonic()
             for attempt in attempts:
-                attempt.terms, attempt.due = -1, time.monotonic() + _AGAIN_SECONDS
+                attempt.stopping.hurry(now)
+                attempt.stopping.next(now)
 
     def _open(self, handles: Collection[Handle]) -> list[Attempt]:
         known = [self._attempts[handle] for handle in handles if handle in self._attempts]
@@ -319,9 +319,8 @@ class SlurmBackend(Backend):
         self._scancel(told, "--signal=TERM")
         now = time.monotonic()
         for attempt in attempts:
-            attempt.terms = 1
-            attempt.stop_at = now + max(executor.grace_seconds for executor in attempt.job.executors)
-            attempt.due = min(now + _SECOND_TERM_SECONDS, attempt.stop_at)
+            attempt.stopping.begin(now)
+            attempt.stopping.next(now)
             attempt.changed = now
 
     def _kill(self, rows: Sequence[QueueRow]) -> None:
@@ -338,23 +337,21 @@ class SlurmBackend(Backend):
         """Do what is due: take back duplicates, a time-out, the second polite signal, the kill."""
         self._scancel([row.job_id for attempt in attempts for row in duplicates(words[attempt.name].live)])
         now = time.monotonic()
-        late = [attempt for attempt in attempts if attempt.terms == 0 and is_over_its_time(attempt)]
+        late = [attempt for attempt in attempts if not attempt.stopping.begun and is_over_its_time(attempt)]
         if late:
             for attempt in late:
-                attempt.timed_out = True
+                attempt.stopping.expired = True
             self._stop(late, self._fresh_rows(late))
-        due = [attempt for attempt in attempts if attempt.due is not None and now >= attempt.due]
+        due = [attempt for attempt in attempts if attempt.stopping.due is not None and now >= attempt.stopping.due]
         if not due:
             return
         rows = self._fresh_rows(due)
         again, dead = [], []
         for attempt in due:
-            if now >= attempt.stop_at:
+            if attempt.stopping.next(now) == "KILL":
                 dead += rows[attempt.name]
-                attempt.terms, attempt.due = -1, now + _AGAIN_SECONDS
             else:
                 again += [row.job_id for row in rows[attempt.name] if row.state == "RUNNING"]
-                attempt.terms, attempt.due = 2, attempt.stop_at
         self._scancel(again, "--signal=TERM")
         self._kill(dead)
 
