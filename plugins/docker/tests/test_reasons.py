@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from nemorun_devkit.kit import Kit, is_over
+from nemorun_devkit.kit import Kit
 from nemorun_docker import DockerExecutor
 
 from nemorun_core import Deferred, ReasonKind, Rejected, Secret, State, TransientError, base_path
@@ -429,7 +429,7 @@ def test_a_group_of_which_a_part_was_started_is_completed_by_the_next_driver(kit
     kit.reopen()
     handle = kit.adopt(job)
     for number in range(2):
-        kit.until(lambda: not is_over(kit.poll(handle)) and f"{number}" in kit.lines("runs"), "the start")  # noqa: B023 - called at once
+        kit.until(lambda: not kit.poll(handle).is_over and f"{number}" in kit.lines("runs"), "the start")  # noqa: B023 - called at once
     kit.open_gate()
     assert [member.exit_code for member in kit.end(handle).members] == [0, 0]
     assert sorted(kit.lines("runs")) == ["0", "1"]

@@ -29,10 +29,6 @@ def wait_until(condition: Callable[[], object], what: str = "it") -> None:
         time.sleep(0.005)
 
 
-def is_over(seen: Observation) -> bool:
-    return bool(seen.members) and all(member.state.is_final for member in seen.members)
-
-
 class Jobs:
     """Makes submissions and drives one backend as the engine does: wait, then poll what changed."""
 
@@ -84,7 +80,7 @@ class Jobs:
     def end(self, handle: str) -> Observation:
         """Wait for a job's end, woken by the kernel."""
         deadline = time.monotonic() + SECONDS
-        while not is_over(seen := self.poll(handle)):
+        while not (seen := self.poll(handle)).is_over:
             assert time.monotonic() < deadline, f"{handle} did not end within {SECONDS:g} s: {seen}"
             self.backend.wait([handle], 1.0)
         return seen
@@ -113,7 +109,7 @@ class Jobs:
     def close(self) -> None:
         """End what still runs."""
         open_ones = [
-            handle for handle, seen in self.backend.poll(self.handles).items() if seen.members and not is_over(seen)
+            handle for handle, seen in self.backend.poll(self.handles).items() if seen.members and not seen.is_over
         ]
         self.backend.kill(open_ones)
         for handle in open_ones:

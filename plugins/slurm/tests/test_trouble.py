@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from nemorun_devkit.kit import Kit, is_over
+from nemorun_devkit.kit import Kit
 from nemorun_slurm import SlurmExecutor
 
 from nemorun_core import UNKNOWN, ReasonKind, State, Submission, TransientError, base_path, read_rank
@@ -111,7 +111,7 @@ class TestAccountingThatStops:
             forgotten(cluster, handle)
         assert kit.member(good).exit_code == 7
         for _ in range(5):
-            assert not is_over(kit.poll(gone))
+            assert not kit.poll(gone).is_over
             assert kit.poll(gone) != UNKNOWN
         cluster.start_slurmdbd()
         assert (kit.member(gone).state, kit.member(gone).exit_code) == (State.FAILED, None)
@@ -165,7 +165,7 @@ class TestSlurmctldThatLosesItsMemory:
         kit.shows(handle)
         forget()
         for _ in range(3):
-            assert not is_over(kit.poll(handle))
+            assert not kit.poll(handle).is_over
         kit.take(job)
         kit.open_gate()
         kit.until(lambda: b"code=4" in Path(job.folder, "0.0.0.outcome").read_bytes(), "the end of the program")
@@ -249,7 +249,7 @@ def test_a_submission_that_slurm_takes_late_is_taken_back(cluster, kit_on):
     kit.shows(handle)
     script = kit.backend.render(job)[0].text
     [late] = cluster.run("sbatch", "--parsable", "--begin=now+1hour", stdin=script).split()
-    kit.until(lambda: not is_over(kit.poll(handle)) and cluster.state(late) == "CANCELLED", "the end of the duplicate")
+    kit.until(lambda: not kit.poll(handle).is_over and cluster.state(late) == "CANCELLED", "the end of the duplicate")
     kit.open_gate()
     assert kit.member(handle).exit_code == 4
 

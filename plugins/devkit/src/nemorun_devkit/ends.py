@@ -19,7 +19,7 @@ from nemorun_core import (
     read_outcome,
 )
 from nemorun_devkit.base import LawsBase
-from nemorun_devkit.kit import Kit, is_over, offered
+from nemorun_devkit.kit import Kit, offered
 
 __all__ = ["LawE5", "LawE7"]
 
@@ -220,7 +220,7 @@ class LawE7(LawsBase):
         """The grace counts from the first."""
         handle = self._up(kit, STUBBORN, grace_seconds=0.4)
         deadline = time.monotonic() + kit.seconds
-        while not is_over(kit.poll(handle)):
+        while not kit.poll(handle).is_over:
             kit.backend.cancel([handle])
             assert time.monotonic() < deadline, "each cancel puts off the kill"
             time.sleep(0.02)
@@ -282,7 +282,7 @@ class LawE7(LawsBase):
         kit.until(lambda: self._looked(kit, handle) and not kit.processes(), "the end of every process")
 
     def _looked(self, kit: Kit, handle: Handle) -> bool:
-        return is_over(kit.poll(handle))
+        return kit.poll(handle).is_over
 
     def test_e7_every_member_ends(self, kit: Kit) -> None:
         """A group is one job."""

@@ -36,7 +36,7 @@ from nemorun_core import (
     base_path,
 )
 
-__all__ = ["MARK", "Kit", "is_over", "offered", "wait_until"]
+__all__ = ["MARK", "Kit", "offered", "wait_until"]
 
 MARK = "DEVKIT_RUN"
 _TICK_SECONDS = 0.005
@@ -56,11 +56,6 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float) -> No
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come within {seconds:g} s"
         time.sleep(_TICK_SECONDS)
-
-
-def is_over(seen: Observation) -> bool:
-    """Whether every member is final."""
-    return bool(seen.members) and all(member.state.is_final for member in seen.members)
 
 
 class Kit:
@@ -274,7 +269,7 @@ class Kit:
             except TransientError:
                 seen = nemorun_core.UNKNOWN
             yield seen
-            if is_over(seen):
+            if seen.is_over:
                 return
             assert time.monotonic() < deadline, f"{handle} did not end within {self.seconds:g} s: {seen}"
             time.sleep(_TICK_SECONDS if self.able.wait else min(self.able.poll_interval_seconds, 1.0))
@@ -373,12 +368,12 @@ class Kit:
 
     def _end_politely(self) -> None:
         seen = self.backend.poll(list(self._jobs))
-        still = [handle for handle in self._jobs if seen[handle].members and not is_over(seen[handle])]
+        still = [handle for handle in self._jobs if seen[handle].members and not seen[handle].is_over]
         if not still:
             return
         self.backend.kill(still)
         deadline = time.monotonic() + min(self.seconds / 2, _CLEAN_UP_SECONDS)
-        while not all(is_over(self.poll(handle)) for handle in still) and time.monotonic() < deadline:
+        while not all(self.poll(handle).is_over for handle in still) and time.monotonic() < deadline:
             time.sleep(_TICK_SECONDS)
 
     def processes(self) -> list[int]:

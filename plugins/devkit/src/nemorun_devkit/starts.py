@@ -20,7 +20,7 @@ from nemorun_core import (
     TransientError,
 )
 from nemorun_devkit.base import Breaking, LawsBase
-from nemorun_devkit.kit import Kit, is_over, offered
+from nemorun_devkit.kit import Kit, offered
 
 __all__ = ["LawE1", "LawE2"]
 
@@ -345,5 +345,5 @@ class LawE2(LawsBase):
         kit.open_gate()
         seen = kit.end(handle)
         assert seen.incarnation == 1
-        assert is_over(seen)
+        assert seen.is_over
         self._ran(kit, 2)

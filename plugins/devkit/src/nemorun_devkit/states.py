@@ -11,7 +11,7 @@ import pytest
 
 from nemorun_core import UNKNOWN, Accepted, Handle, Observation, State, TransientError
 from nemorun_devkit.base import Breaking, LawsBase
-from nemorun_devkit.kit import Kit, is_over, offered
+from nemorun_devkit.kit import Kit, offered
 
 __all__ = ["LawE3", "LawE4", "LawE6", "LawE12"]
 
@@ -204,7 +204,7 @@ class LawE4(LawsBase):
         other = kit.another()
         assert other.find([job]) == {job.key: handle}
         kit.end(handle)
-        kit.until(lambda: is_over(kit.poll(handle, other)), "the end on the other connection")
+        kit.until(lambda: kit.poll(handle, other).is_over, "the end on the other connection")
         [member] = kit.poll(handle, other).members
         assert (member.state, member.exit_code) == (State.FAILED, 7)
 
@@ -215,13 +215,13 @@ class LawE4(LawsBase):
         handle = kit.start(f"echo up; {kit.gate()}; exit 4")
         kit.shows(handle)
         requeue(handle)
-        kit.until(lambda: not is_over(self._open(kit, handle)) and kit.poll(handle).incarnation == 1, "incarnation 1")
+        kit.until(lambda: not self._open(kit, handle).is_over and kit.poll(handle).incarnation == 1, "incarnation 1")
         kit.open_gate()
         assert kit.member(handle).exit_code == 4
 
     def _open(self, kit: Kit, handle: Handle) -> Observation:
         seen = kit.poll(handle)
-        assert not is_over(seen), f"a job that starts again was said to be over: {seen}"
+        assert not seen.is_over, f"a job that starts again was said to be over: {seen}"
         return seen
 
 
@@ -249,7 +249,7 @@ class LawE6(LawsBase):
         kit.shows(handle)
         expire(handle)
         for _ in range(5):
-            assert not is_over(kit.poll(handle))
+            assert not kit.poll(handle).is_over
 
     def test_e6_a_job_that_its_scheduler_forgot_is_not_lost_where_its_records_are(
         self, kit: Kit, expire: Callable[[Handle], None] | None
@@ -338,7 +338,7 @@ class LawE12(LawsBase):
         kit.poll(handle)
         kit.open_gate()
         began = time.monotonic()
-        while not is_over(kit.poll(handle)):
+        while not kit.poll(handle).is_over:
             kit.backend.wait([handle], kit.seconds)
         assert time.monotonic() - began < kit.seconds
 
