@@ -18,46 +18,53 @@ _CHUNK_BYTES = 1 << 20
 _FOLLOW_SECONDS = 2.0
 
 
+class _Logs:
+    """A job's logs: those of the incarnations before `incarnation` are complete here; `followed` is when it was last
+    looked for more."""
+
+    __slots__ = ("followed", "incarnation", "job")
+
+    def __init__(self, job: Submission) -> None:
+        self.job = job
+        self.incarnation = 0
+        self.followed = 0.0
+
+
 class Collector:
-    """Brings the logs of the jobs that it was given, and knows which of their incarnations are complete here."""
+    """Brings the logs of the jobs that it was given."""
 
     def __init__(self) -> None:
-        self._jobs: dict[Handle, Submission] = {}
-        self._incarnations: dict[Handle, int] = {}
-        self._followed: dict[Handle, float] = {}
+        self._logs: dict[Handle, _Logs] = {}
 
     def add(self, handle: Handle, job: Submission) -> None:
         """Bring the logs of this job from now on."""
-        self._jobs[handle] = job
+        self._logs.setdefault(handle, _Logs(job))
 
     def has_new(self, handle: Handle, seen: Observation) -> bool:
         """Whether there may be something to bring."""
         begun = seen.incarnation or any(member.state is not State.PENDING for member in seen.members)
-        return handle in self._jobs and bool(begun)
+        return handle in self._logs and bool(begun)
 
     def follow(self, backend: Backend, running: Mapping[Handle, Observation]) -> None:
         """Bring what is new of jobs that run, those first that have waited longest, and not all where a scheduler is
         slow: their states are worth more than their logs. Raises as `collect` does."""
         deadline = time.monotonic() + _FOLLOW_SECONDS
-        for handle in sorted(running, key=lambda handle: self._followed.get(handle, 0.0)):
+        for handle in sorted(running, key=lambda handle: self._logs[handle].followed):
             self.bring(backend, handle, running[handle].incarnation, ended=False)
-            self._followed[handle] = time.monotonic()
-            if self._followed[handle] >= deadline:
+            self._logs[handle].followed = time.monotonic()
+            if time.monotonic() >= deadline:
                 break
 
     def bring(self, backend: Backend, handle: Handle, incarnation: int, *, ended: bool) -> None:
         """Bring what is new, and where the job has ended all of it. Raises as `collect` does; it may be repeated."""
-        job = self._jobs.get(handle)
-        if job is None:
+        if (logs := self._logs.get(handle)) is None:
             return
-        for earlier in range(self._incarnations.get(handle, 0), incarnation):
-            collect(backend, handle, job, earlier, ended=True)
-            self._incarnations[handle] = earlier + 1
-        collect(backend, handle, job, incarnation, ended=ended)
+        while logs.incarnation < incarnation:
+            collect(backend, handle, logs.job, logs.incarnation, ended=True)
+            logs.incarnation += 1
+        collect(backend, handle, logs.job, incarnation, ended=ended)
         if ended:
-            del self._jobs[handle]
-            self._incarnations.pop(handle, None)
-            self._followed.pop(handle, None)
+            del self._logs[handle]
 
 
 def collect(backend: Backend, handle: Handle, job: Submission, incarnation: int, *, ended: bool) -> None:
