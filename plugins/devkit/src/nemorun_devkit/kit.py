@@ -81,7 +81,7 @@ class Kit:
         self._support = folder / "support"
         self._support.mkdir()
         engine = Path(nemorun_core.__file__).parent / "engine"
-        for name in ("shim.sh", "runner.py"):
+        for name in ("shim.sh", "edges.sh", "runner.py"):
             (self._support / name).write_bytes((engine / name).read_bytes())
         self._backends = [executor.backend()]
         self._backends[0].__enter__()

@@ -85,7 +85,7 @@ class Layout:
 
     Attributes:
         folder: the job's folder, absolute: records, streams, files of members, and the script's own output.
-        support: the folder with `shim.sh` and `runner.py`, absolute.
+        support: the folder with `shim.sh`, `edges.sh` and `runner.py`, absolute.
     """
 
     folder: str
