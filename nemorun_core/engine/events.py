@@ -121,6 +121,8 @@ _COMPACT = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _plain(value: object) -> object:
+    if value is None or isinstance(value, str):  # most are
+        return value
     if isinstance(value, Reason):
         return [value.kind.value, value.detail]
     if isinstance(value, MemberObservation):

@@ -25,6 +25,7 @@ from nemorun_core.engine.events import (
     Withdrawn,
 )
 from nemorun_core.model.definition import Definition, JobDefinition
+from nemorun_core.model.garbage import uncollected
 from nemorun_core.model.state import Condition, Reason, ReasonKind, State, Until
 
 __all__ = ["Act", "Action", "Graph", "Job"]
@@ -102,15 +103,18 @@ class Graph:
     """All jobs of an experiment."""
 
     def __init__(self, definition: Definition) -> None:
-        self.jobs = {
-            job.id: Job(definition=job, index=index, waiting=len(job.edges))
-            for index, job in enumerate(definition.jobs)
-        }
-        for job in self.jobs.values():
-            for edge in job.definition.edges:
-                self.jobs[edge.upstream].dependants.append((job, edge.condition))
-            fields = definition.executors[job.definition.executors[0]].fields if definition.executors else {}
-            job.retries, job.retry_on = int(str(fields.get("retries", 0))), _kinds(fields.get("retry_on"))
+        policies = [
+            (int(str(one.fields.get("retries", 0))), _kinds(one.fields.get("retry_on"))) for one in definition.executors
+        ] or [(0, frozenset())]
+        self.jobs: dict[str, Job] = {}
+        with uncollected():
+            for index, job in enumerate(definition.jobs):
+                made = Job(definition=job, index=index, waiting=len(job.edges))
+                made.retries, made.retry_on = policies[job.executors[0]]
+                self.jobs[job.id] = made
+            for made in self.jobs.values():
+                for edge in made.definition.edges:
+                    self.jobs[edge.upstream].dependants.append((made, edge.condition))
         self.open = len(self.jobs)
         self.leaving: set[str] = set()  # skipped ones of which it is not known whether their scheduler took them
         self._due: deque[Job] = deque()

@@ -232,19 +232,27 @@ def bundle(scale: Scale, folder: Path) -> list[Figure]:
 def many(scale: Scale, folder: Path) -> list[Figure]:
     """Run a large experiment on the simulator: the state machine, the loop and the journal, without programs."""
 
-    def measured(jobs: int, per_job: int, rounds: int) -> Times:
-        return least(rounds, ours=lambda: Child("", jobs, per_job * jobs, file="simulated.py").figures())["ours"]
+    numbers, few, figures = count(), scale.few, []
 
-    figures = []
+    def once(jobs: int, per_job: int) -> Times:
+        place = str(folder / str(next(numbers)))
+        os.mkdir(place)
+        simulated = Child("simulated", jobs, per_job * jobs, place, file="simulated.py").figures()
+        # A summary is kept of large experiments alone.
+        after = [Child(name, jobs, place, file="simulated.py").figures() for name in ("recover", "status") if jobs > few]
+        shutil.rmtree(place)
+        return {**after[0], **after[1], **simulated} if after else simulated
+
+    def measured(jobs: int, per_job: int) -> Times:
+        return least(min(scale.rounds, 5 if jobs == few else 3), ours=lambda: once(jobs, per_job))["ours"]
+
     for per_job, what in ((0, "independent"), (3, "with three edges each")):
-        rounds = min(scale.rounds, 5)
-        found = {jobs: measured(jobs, per_job, rounds if jobs == scale.few else 1) for jobs in (scale.few, scale.many)}
-        large, small = found[scale.many], found[scale.few]
+        large, small = measured(scale.many, per_job), measured(few, per_job)
         name = f"{scale.many:,} jobs, {what}"
-        ratio = (large["cpu"] / scale.many) / (small["cpu"] / scale.few)
+        ratio = (large["cpu"] / scale.many) / (small["cpu"] / few)
         figures += [
             Figure(name, 60, large["cpu"], "s", {"CPU µs a job": large["cpu"] / scale.many * 1e6}),
-            Figure(f"{name}: a job, over one of {scale.few:,}", 1.2, ratio, "×", {}),
+            Figure(f"{name}: a job, over one of {few:,}", 1.2, ratio, "×", {}),
             Figure(f"{name}: memory", 1024, large["peak"] / 1024, "MiB", {}),
             Figure(f"{name}: recovery", 10, large["recovery"], "s", {}),
             Figure(f"{name}: status", 2, large["status"], "s", {}),
