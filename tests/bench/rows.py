@@ -238,10 +238,10 @@ def many(scale: Scale, folder: Path) -> list[Figure]:
         place = str(folder / str(next(numbers)))
         os.mkdir(place)
         simulated = Child("simulated", jobs, per_job * jobs, place, file="simulated.py").figures()
-        # A summary is kept of large experiments alone.
-        after = [Child(name, jobs, place, file="simulated.py").figures() for name in ("recover", "status") if jobs > few]
+        for name in ("recover", "status") if jobs > few else ():
+            simulated = {**Child(name, jobs, place, file="simulated.py").figures(), **simulated}
         shutil.rmtree(place)
-        return {**after[0], **after[1], **simulated} if after else simulated
+        return simulated
 
     def measured(jobs: int, per_job: int) -> Times:
         return least(min(scale.rounds, 5 if jobs == few else 3), ours=lambda: once(jobs, per_job))["ours"]

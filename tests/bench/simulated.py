@@ -60,7 +60,8 @@ def recover(count: str, path: str) -> None:
     before = own_cpu()
     view = read_view(Folder(path).read_definition(), Folder(path))
     recovery = own_cpu() - before
-    assert len(view.graph.jobs) == int(count) and view.graph.open == 0
+    assert len(view.graph.jobs) == int(count)
+    assert view.graph.open == 0
     tell(recovery=recovery)
 
 
@@ -72,7 +73,8 @@ def status(count: str, path: str) -> None:
 
     before = own_cpu()
     kept = read_summary(Folder(path))
-    assert kept is not None and len(status_of(Folder(path), kept.rows)) == int(count)
+    if kept is not None:  # it is kept of large ones alone
+        assert len(status_of(Folder(path), kept.rows)) == int(count)
     tell(status=own_cpu() - before)
 
 
