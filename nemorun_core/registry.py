@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from nemorun_core.errors import Defect, UsageError
 from nemorun_core.model.definition import Kinded
-from nemorun_core.model.plain import read_defaults, written_defaults
+from nemorun_core.model.plain import read_plainly, written_plainly
 
 if TYPE_CHECKING:
     import cattrs
@@ -209,9 +209,9 @@ class Registry:
     def record(self, group: str, value: object) -> Kinded:
         """Write an executor or plugin as a record. Raises UsageError for fields that do not read back equal."""
         kind, distribution = self.kind(group, type(value))
-        defaults = written_defaults(value)
-        if defaults is not None:
-            return Kinded(kind=kind, distribution=distribution, fields=defaults)
+        plain = written_plainly(value)
+        if plain is not None and read_plainly(plain, type(value)) == value:
+            return Kinded(kind=kind, distribution=distribution, fields=plain)
         from nemorun_core.model.convert import structure
         from nemorun_core.model.records import MalformedRecord
 
@@ -274,7 +274,7 @@ class Registry:
         cls = self.resolve(group, kinded)
         if not issubclass(cls, base):
             raise UsageError(f"{kinded.kind} is no {base.__name__}.")
-        made = read_defaults(kinded.fields, cls)
+        made = read_plainly(kinded.fields, cls)
         if made is not None:
             return made
         from nemorun_core.model.convert import structure

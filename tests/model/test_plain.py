@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Literal
 
 import attrs
 import hypothesis.strategies as st
@@ -13,7 +14,7 @@ from hypothesis import given
 
 import nemorun_core as run
 from nemorun_core.model.convert import structure
-from nemorun_core.model.plain import plain_copy, read_defaults, written_defaults
+from nemorun_core.model.plain import plain_copy, read_plainly, written_plainly
 from nemorun_core.model.records import MalformedRecord
 from nemorun_core.registry import Registry
 
@@ -25,7 +26,21 @@ class Sample(run.Executor):
     number: int = 3
     ratio: float = 0.5
     names: tuple[str, ...] = ()
+    words: list[str] = attrs.field(factory=list)
+    place: str | None = "here"
+    how: Literal["fast", "slow"] = "fast"
+    whole: bool = False
     inner: dict[str, object] = attrs.field(factory=dict)
+
+
+@attrs.define
+class Hidden:
+    _number: int
+
+
+@attrs.define
+class Picky:
+    number: int = attrs.field(validator=attrs.validators.gt(3))
 
 
 @attrs.define
@@ -35,9 +50,9 @@ class Derived:
 
 
 def test_defaults_are_written_as_the_converter_writes_them_and_read_back_equal():
-    written = written_defaults(Sample())
+    written = written_plainly(Sample())
     assert written == json.loads(json.dumps(CONVERTER.unstructure(Sample())))
-    assert read_defaults(written, Sample) == Sample() == structure(written, Sample, CONVERTER)
+    assert read_plainly(written, Sample) == Sample() == structure(written, Sample, CONVERTER)
 
 
 @given(
@@ -49,6 +64,10 @@ def test_defaults_are_written_as_the_converter_writes_them_and_read_back_equal()
             "ratio": st.sampled_from([0.5, 2.0]),
             "env_vars": st.dictionaries(st.sampled_from(["A", "B"]), st.text(max_size=3), max_size=1),
             "python": st.sampled_from([None, "python3"]),
+            "words": st.lists(st.text(max_size=3), max_size=2),
+            "place": st.none() | st.text(max_size=3),
+            "how": st.sampled_from(["fast", "slow"]),
+            "whole": st.booleans(),
         },
     )
 )
@@ -60,24 +79,36 @@ def test_every_value_is_recorded_as_the_converter_would(fields):
     assert registry.read_executor(kinded) == value
 
 
-@pytest.mark.parametrize("value", [Derived(), object(), Sample(number=4), Sample(ratio=1)])
-def test_what_is_no_default_of_its_type_is_left_to_the_converter(value):
-    assert written_defaults(value) is None
+@pytest.mark.parametrize(
+    "value",
+    [object(), Sample(number=True), Sample(ratio=1), Sample(words=["a", 1]), Sample(how="late"), Hidden(1)],
+)
+def test_what_does_not_stand_for_itself_is_left_to_the_converter(value):
+    assert written_plainly(value) is None
+
+
+def test_fields_of_plain_types_load_no_converter_either():
+    value = Sample(number=4, words=["a"], place="there", how="slow", whole=True)
+    written = written_plainly(value)
+    assert written == json.loads(json.dumps(CONVERTER.unstructure(value)))
+    assert read_plainly(written or {}, Sample) == value
+    assert read_plainly({**(written or {}), "how": "late"}, Sample) is None
 
 
 def test_a_record_with_other_fields_is_left_to_the_converter():
-    written = written_defaults(Sample()) or {}
-    assert read_defaults({**written, "number": 4}, Sample) is None
-    assert read_defaults({**written, "number": 3.0}, Sample) is None
-    assert read_defaults({**written, "more": 1}, Sample) is None
-    assert read_defaults({}, Derived) is None
-    assert read_defaults({"one": 1, "two": 1}, Derived) is None
-    assert read_defaults({}, object) is None
+    written = written_plainly(Sample()) or {}
+    assert read_plainly({**written, "number": "4"}, Sample) is None
+    assert read_plainly({**written, "number": 3.0}, Sample) is None
+    assert read_plainly({**written, "more": 1}, Sample) is None
+    assert read_plainly({}, Derived) is None
+    assert read_plainly({"one": 1, "two": 1}, Derived) == Derived()
+    assert read_plainly({}, object) is None
+    assert read_plainly({"number": 3}, Picky) is None
 
 
 def test_what_is_read_shares_nothing_with_the_record():
-    written = written_defaults(Sample()) or {}
-    made = read_defaults(written, Sample)
+    written = written_plainly(Sample()) or {}
+    made = read_plainly(written, Sample)
     assert made is not None
     made.env_vars["A"] = "1"
     assert written["env_vars"] == {}
