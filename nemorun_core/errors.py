@@ -37,7 +37,15 @@ class UsageError(NemorunError):
 
 
 class TransientError(NemorunError):
-    """A scheduler did not answer, or may have acted without answering. Try again, or look first."""
+    """A scheduler did not answer, or may have acted without answering. Try again, or look first.
+
+    Args:
+        nothing_done: it surely did not act, so that there is nothing to look for.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", nothing_done: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.nothing_done = nothing_done
 
 
 class StoreError(NemorunError):

@@ -143,7 +143,7 @@ class Backend(abc.ABC):
         Each job is taken whole or refused whole (E1). After a `Deferred` the engine offers no later job of the call.
 
         Raises:
-            TransientError: the jobs that were not answered may have been taken (E2).
+            TransientError: the jobs that were not answered may have been taken (E2), unless it says `nothing_done`.
         """
 
     @abc.abstractmethod

@@ -68,7 +68,7 @@ class Refused(NamedTuple):
 
 
 class Delayed(NamedTuple):
-    """A limit holds these attempts back; they are surely not submitted, and are offered again."""
+    """These attempts wait: a limit holds them back, or their scheduler does not answer. They are offered again."""
 
     attempts: tuple[tuple[str, int], ...]
     reason: Reason

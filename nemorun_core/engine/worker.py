@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from nemorun_core.contracts.backend import Backend, Submission
 from nemorun_core.contracts.executor import Executor
 from nemorun_core.contracts.observation import UNKNOWN, Accepted, Answer, Deferred, Handle, Observation, Rejected
+from nemorun_core.engine.backing_off import FIRST_SECONDS, BackOff
 from nemorun_core.engine.collecting import Collector
 from nemorun_core.engine.events import Delayed, Event, Lost, Observed, Refused, Released, Submitted, Warned, Withdrawn
 from nemorun_core.engine.releasing import Attempt, Leftovers
@@ -22,10 +23,10 @@ from nemorun_core.store.lock import Overtaken
 __all__ = ["Worker"]
 
 _CHUNK = 64
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _LONGEST_WAIT = 60.0
 _TELL_SECONDS = 0.05
 _LAST_TRIES = 3
+_TELLING_FAILURES = 2
 
 
 class Worker(threading.Thread):
@@ -75,9 +76,7 @@ class Worker(threading.Thread):
         self._told_at = 0.0
         self._changed: set[Handle] = set()
         self._held_back = False
-        self._pause = _FIRST_PAUSE
-        self._not_before = 0.0
-        self._not_before_offer = 0.0
+        self._silence, self._limit = BackOff(), BackOff()
         self._adopted = False
         self.settled = threading.Event()
         self.trouble = ""
@@ -160,14 +159,16 @@ class Worker(threading.Thread):
         if self._stopping:
             return
         try:
-            if time.monotonic() >= self._not_before:
+            if not self._silence.left(time.monotonic()):
                 self._serve(backend)
-                self._pause = _FIRST_PAUSE
+                self._silence.succeed()
                 self._settle()
             if not self._commands and not self._can_offer():
                 self._rest(backend)
         except TransientError as error:
             self._back_off()
+            if self._silence.failures == _TELLING_FAILURES:
+                self._tell_of_silence(error)
             self._settle(str(error))
         except Overtaken:  # what is left is the other driver's to do
             self._cancels.clear()
@@ -180,7 +181,7 @@ class Worker(threading.Thread):
 
     def _can_offer(self) -> bool:
         waiting = bool(self._offers or self._built) and self._submits and not self._held_back
-        return waiting and time.monotonic() >= self._not_before
+        return waiting and not self._silence.left(time.monotonic())
 
     def _settle(self, trouble: str = "") -> None:
         """Note that the backend was asked about everything once, or why it could not be."""
@@ -190,8 +191,17 @@ class Worker(threading.Thread):
             self._report([])
 
     def _back_off(self) -> None:
-        self._not_before = time.monotonic() + self._pause
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._silence.fail(time.monotonic())
+        self._changed.update(self._watched)  # so that it answers, or fails again
+
+    def _tell_of_silence(self, error: TransientError) -> None:
+        text = f"{type(self._executor).__name__} does not answer, and is asked again: {_words(error)}"
+        waiting = [*(attempt for attempt, handle in self._doubts.items() if handle is None), *self._unoffered()]
+        delayed = [Delayed(tuple(waiting), Reason(ReasonKind.WAITING, text))] if waiting else []
+        self._report([Warned(text), *delayed])
+
+    def _unoffered(self) -> list[Attempt]:
+        return [*((job.key.job, job.key.attempt) for job in self._built), *self._offers]
 
     def _take(self) -> None:
         while self._commands:
@@ -219,7 +229,7 @@ class Worker(threading.Thread):
                 self._stopping = True
 
     def _withdraw(self, attempts: set[Attempt]) -> None:
-        here = {(job.key.job, job.key.attempt) for job in self._built}.union(self._offers) & attempts
+        here = attempts.intersection(self._unoffered())
         self._offers = deque(attempt for attempt in self._offers if attempt not in here)
         self._built = deque(job for job in self._built if (job.key.job, job.key.attempt) not in here)
         self._withdrawn |= attempts - here
@@ -259,7 +269,7 @@ class Worker(threading.Thread):
                     self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
                     return
             self._woken.clear()
-            self._woken.wait(_FIRST_PAUSE)
+            self._woken.wait(FIRST_SECONDS)
 
     def _find(self, backend: Backend) -> None:
         """Settle every doubt: adopt what is there, offer what is not."""
@@ -313,6 +323,8 @@ class Worker(threading.Thread):
                     self._answered(job, Rejected(Reason(ReasonKind.REJECTED, _words(error))))
             except Exception as error:
                 self._tell()
+                if isinstance(error, TransientError) and error.nothing_done:
+                    raise
                 for key in unanswered:
                     self._doubts[key.job, key.attempt] = None
                 self._built = deque(job for job in self._built if job.key not in unanswered)
@@ -348,6 +360,7 @@ class Worker(threading.Thread):
         else:
             self._built.remove(job)
         if isinstance(answer, Accepted):
+            self._limit.succeed()
             self._watch(answer.handle, job)
             self._answers.append(Submitted(name, attempt, answer.handle, self._remaining))
         else:
@@ -359,10 +372,8 @@ class Worker(threading.Thread):
         """Say once why the rest waits; they are offered again when a job ends, or after a pause."""
         self._tell()
         self._held_back = True
-        self._not_before_offer = time.monotonic() + self._pause
-        waiting = [(job.key.job, job.key.attempt) for job in self._built]
-        waiting.extend(self._offers)
-        self._report([Delayed(tuple(waiting), reason)])
+        self._limit.fail(time.monotonic())
+        self._report([Delayed(tuple(self._unoffered()), reason)])
 
     def _refuse_defect(self, backend: Backend, error: Exception) -> None:
         """A backend that breaks while submitting would break again: adopt what it took, refuse the rest."""
@@ -452,24 +463,20 @@ class Worker(threading.Thread):
     def _rest(self, backend: Backend) -> None:
         """Wait until something changed here or there."""
         now = time.monotonic()
-        limit = _LONGEST_WAIT
-        if self._not_before > now:
-            limit = self._not_before - now
-        elif self._held_back:
-            limit = max(0.0, self._not_before_offer - now)
+        silent = self._silence.left(now)
+        limit = silent or (self._limit.left(now) if self._held_back else _LONGEST_WAIT)
         if self._unknown:
             limit = min(limit, self._able.poll_interval_seconds)
-        if self._watched and self._able.wait and self._not_before <= now:
+        if self._watched and self._able.wait and not silent:
             self._changed.update(backend.wait(self._watched.keys(), limit))
-        elif self._watched and self._not_before <= now:
+        elif self._watched and not silent:
             self._woken.wait(min(limit, self._able.poll_interval_seconds))
             self._changed.update(self._watched)
         else:
             self._woken.wait(limit)
         self._changed |= self._unknown
-        if self._held_back and time.monotonic() >= self._not_before_offer:
+        if self._held_back and not self._limit.left(time.monotonic()):
             self._held_back = False
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
 
 def _words(error: Exception) -> str:

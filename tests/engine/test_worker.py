@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from nemorun_core.contracts.backend import Backend, Member, Submission
 from nemorun_core.contracts.capabilities import Capabilities
 from nemorun_core.contracts.executor import Executor
 from nemorun_core.contracts.observation import UNKNOWN, Accepted, Deferred, Observation, Rejected
-from nemorun_core.engine import worker as module
+from nemorun_core.engine import backing_off, worker
 from nemorun_core.engine.events import Delayed, Lost, Observed, Refused, Submitted, Warned, Withdrawn
 from nemorun_core.engine.worker import Worker
 from nemorun_core.errors import TransientError, UsageError
@@ -147,9 +148,9 @@ class Driven:
 
 @pytest.fixture
 def driven(monkeypatch):
-    monkeypatch.setattr(module, "_FIRST_PAUSE", 0.01)
+    for module in (backing_off, worker):
+        monkeypatch.setattr(module, "FIRST_SECONDS", 0.01)
     driven = Driven(Scripted(lost_after_seconds=60.0))
-    driven.worker._pause = 0.01
     started = []
 
     def start(**options):
@@ -268,6 +269,114 @@ def test_time_in_which_the_scheduler_does_not_answer_does_not_make_a_job_lost(dr
     driven.end("a")
     driven.expect(Observed("a", 0, 0, (ended(),)))
     assert not driven.of(Lost)
+
+
+UNREACHED = "Scripted does not answer, and is asked again: down"
+
+
+def warnings(driven):
+    return [event.text for event in driven.of(Warned)]
+
+
+@pytest.mark.parametrize("call", ["submit", "find", "poll", "cancel"])
+def test_a_scheduler_that_did_not_answer_twice_running_is_warned_of_once(driven, call):
+    """Once is a hiccup; and whoever has heard of it need not hear of it each minute."""
+    driven.start().submit("a")
+    if call in ("poll", "cancel"):
+        driven.expect(Submitted("a", 0, "handle of a"))
+    driven.scheduler.scripts[call] = [fail(TransientError("down"))] * 6
+    if call in ("submit", "find"):
+        driven.worker.adopt([(("b", 0), None)])
+    if call == "cancel":
+        driven.worker.cancel(["handle of a"])
+    driven.until(lambda: not driven.scheduler.scripts[call])
+    driven.submit("last")
+    driven.expect(Submitted("last", 0, "handle of last"))
+    assert warnings(driven) == [UNREACHED]
+
+
+def test_a_scheduler_that_did_not_answer_once_is_not_warned_of(driven):
+    driven.start().submit("a")
+    driven.expect(Submitted("a", 0, "handle of a"))
+    for _ in range(3):
+        driven.scheduler.scripts["poll"] = [fail(TransientError("down"))]
+        driven.until(lambda: not driven.scheduler.scripts["poll"])
+        before = driven.scheduler.calls.count("poll")
+        driven.until(lambda before=before: driven.scheduler.calls.count("poll") > before)
+    assert warnings(driven) == []
+
+
+def test_a_scheduler_that_fails_anew_is_warned_of_anew(driven):
+    driven.start().submit("a")
+    driven.expect(Submitted("a", 0, "handle of a"))
+    for times in (1, 2):
+        driven.scheduler.scripts["poll"] = [fail(TransientError("down"))] * 3
+        driven.until(lambda: not driven.scheduler.scripts["poll"])
+        before = driven.scheduler.calls.count("poll")
+        driven.until(lambda before=before: driven.scheduler.calls.count("poll") > before + 1)
+        assert warnings(driven) == [UNREACHED] * times
+
+
+def test_jobs_that_wait_for_a_scheduler_that_does_not_answer_say_so(driven):
+    driven.scheduler.scripts["submit"] = [fail(TransientError("down"))]
+    driven.scheduler.scripts["find"] = [fail(TransientError("down"))]
+    driven.submit("a", "b")
+    driven.start()
+    driven.expect(Delayed((("a", 0), ("b", 0)), Reason(ReasonKind.WAITING, UNREACHED)))
+    driven.until(lambda: len(driven.of(Submitted)) == 2)
+
+
+def test_a_scheduler_that_tells_of_no_news_and_answers_nothing_either_is_warned_of(driven, monkeypatch):
+    """What waits for news asks nothing by itself."""
+    monkeypatch.setattr(Scripted, "capabilities", lambda self: Capabilities(shares_files=True, wait=True))
+    driven.worker = driven.make()
+    monkeypatch.setattr(Scheduler, "wait", lambda self, handles, timeout_seconds: fail(TransientError("down"))())
+    driven.start().submit("a")
+    driven.expect(Submitted("a", 0, "handle of a"))
+    driven.scheduler.scripts["poll"] = [fail(TransientError("down"))] * 4
+    driven.until(lambda: driven.of(Warned))
+
+
+def never_answers(nothing_done):
+    def submit(jobs):
+        raise TransientError("down", nothing_done=nothing_done)
+
+    return submit
+
+
+def test_a_job_that_was_surely_not_submitted_is_withdrawn_though_its_scheduler_does_not_answer(driven):
+    driven.scheduler.submit = never_answers(nothing_done=True)
+    driven.start().submit("a")
+    driven.until(lambda: driven.of(Warned))
+    driven.worker.withdraw([("a", 0)])
+    driven.expect(Withdrawn((("a", 0),)))
+    assert "find" not in driven.scheduler.calls
+
+
+def test_a_job_that_may_have_been_submitted_is_not_withdrawn_before_its_scheduler_answers(driven):
+    driven.scheduler.submit = never_answers(nothing_done=False)
+    driven.scheduler.scripts["find"] = [fail(TransientError("down"))] * 4
+    driven.start().submit("a")
+    driven.until(lambda: driven.of(Warned))
+    driven.worker.withdraw([("a", 0)])
+    driven.expect(Withdrawn((("a", 0),)))
+    assert driven.scheduler.scripts["find"] == []
+
+
+def test_a_limit_that_lasts_is_asked_for_less_and_less_often(driven, monkeypatch):
+    answers = [Deferred(LIMIT)] * 5
+    moments = []
+    original = driven.scheduler.take
+
+    def take(name):
+        moments.append(time.monotonic())
+        return answers.pop() if answers else original(name)
+
+    driven.scheduler.take = take
+    driven.start().submit("a")
+    driven.expect(Submitted("a", 0, "handle of a"))
+    pauses = [after - before for before, after in itertools.pairwise(moments)]
+    assert [pause >= 0.01 * 2**number for number, pause in enumerate(pauses)] == [True] * 5
 
 
 def test_a_limit_holds_back_all_that_waits_and_they_are_offered_when_a_job_ends(driven):
@@ -460,7 +569,8 @@ def test_a_last_release_that_fails_once_is_tried_again(driven):
 
 
 def test_a_command_that_comes_while_it_backs_off_waits(driven, monkeypatch):
-    monkeypatch.setattr(module, "_FIRST_PAUSE", 0.2)
+    monkeypatch.setattr(backing_off, "FIRST_SECONDS", 0.2)
+    driven.worker = driven.make()
     driven.scheduler.scripts["submit"] = [fail(TransientError("busy"))]
     driven.start().submit("a")
     driven.until(lambda: driven.scheduler.calls.count("submit") == 1)
