@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from nemorun_core.contracts.backend import After
 from nemorun_core.contracts.executor import connection_of
 from nemorun_core.engine.events import Event, Observed, Submitted, Withdrawn
@@ -74,12 +72,21 @@ class KeptEdges:
                 return False
         return True
 
-    def of(self, job: Job) -> Iterator[After]:
-        """Yield the edges that the scheduler has to keep, if it takes the job now."""
+    def of(self, name: str) -> tuple[After, ...] | None:
+        """Return the edges that the scheduler has to keep if it takes a job now; None where it must not take it any
+        more, or not yet. Called by the workers, just before they submit: what was intended may have been overtaken."""
+        job = self._graph.jobs[name]
+        kept: list[After] = []
         for edge in job.definition.edges:
             upstream = self._graph.jobs[edge.upstream]
-            if not upstream.state.is_final and upstream.handle is not None:
+            if (state := upstream.state).is_final:
+                if not edge.condition.holds(state):
+                    return None
+            elif (handle := upstream.handle) is None:
+                return None
+            else:
                 members = range(len(upstream.definition.tasks))
                 ranks = tuple(self._builder.executor(upstream.definition, member).ranks() for member in members)
                 key = self._definition.key(upstream.id, upstream.attempt)
-                yield After(key, edge.condition, upstream.handle, self._folder.job(upstream.definition), ranks)
+                kept.append(After(key, edge.condition, handle, self._folder.job(upstream.definition), ranks))
+        return None if job.state.is_final else tuple(kept)

@@ -10,8 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 
-import attrs
-
 from nemorun_core.contracts.backend import Submission
 from nemorun_core.contracts.executor import connection_of
 from nemorun_core.contracts.host import hostname, now
@@ -326,17 +324,15 @@ class Engine:
         connection = connection_of(executor)
         worker = self._workers.get(connection)
         if worker is None:
-            worker = Worker(executor, self._submission, self._report, self._lock.check, submits=self._submits)
+            worker = Worker(
+                executor, self._submission, self._report, self._lock.check, self._edges.of, submits=self._submits
+            )
             self._workers[connection] = worker
             worker.start()
         return worker
 
     def _submission(self, name: str, attempt: int) -> Submission:
-        job = self.graph.jobs[name]
-        made = self._builder.build(job.definition, attempt)
-        if not job.waiting:
-            return made
-        return attrs.evolve(made, after=tuple(self._edges.of(job)))
+        return self._builder.build(self.graph.jobs[name].definition, attempt)
 
     def _take_requests(self) -> None:
         self._lock.check()  # what was asked since another driver took over is for that one

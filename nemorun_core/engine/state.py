@@ -238,9 +238,11 @@ class Graph:
 
     def _withdraw(self, job: Job, attempt: int, time: str, actions: list[Action]) -> None:
         if job.attempt == attempt and not job.state.is_final and job.handle is None:
-            job.intended, job.held = False, None
+            intended, job.intended, job.held = job.intended, False, None
             if job.asked:
                 self._end(job, State.CANCELLED, job.asked, time, actions)
+            elif intended and job.waiting == 0:
+                actions.append((Act.SUBMIT, job))
 
     def _ask(self, job: Job, reason: Reason, time: str, actions: list[Action]) -> None:
         if job.state.is_final:

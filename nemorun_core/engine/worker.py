@@ -7,15 +7,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from nemorun_core.contracts.backend import Backend, Submission
+from nemorun_core.contracts.backend import After, Backend, Submission
 from nemorun_core.contracts.executor import Executor
 from nemorun_core.contracts.observation import UNKNOWN, Accepted, Answer, Deferred, Handle, Observation, Rejected
 from nemorun_core.engine.backing_off import FIRST_SECONDS, BackOff
 from nemorun_core.engine.collecting import Collector
 from nemorun_core.engine.events import Delayed, Event, Lost, Observed, Refused, Released, Submitted, Warned, Withdrawn
+from nemorun_core.engine.offers import Offers, words
 from nemorun_core.engine.releasing import Attempt, Leftovers
 from nemorun_core.engine.watched import Watched
-from nemorun_core.errors import NemorunError, TransientError, UsageError
+from nemorun_core.errors import TransientError, UsageError
 from nemorun_core.model.key import Key
 from nemorun_core.model.state import Reason, ReasonKind
 from nemorun_core.store.lock import Overtaken
@@ -37,6 +38,7 @@ class Worker(threading.Thread):
         build: makes the submission of an attempt; raises UsageError.
         report: takes events, in order; called on this thread.
         check: raises where this process may not submit any more; called before each submission.
+        edges: what a scheduler has to keep of a job's edges; None where it is not to be submitted now.
         submits: False to adopt, poll and cancel only.
     """
 
@@ -46,6 +48,7 @@ class Worker(threading.Thread):
         build: Callable[[str, int], Submission],
         report: Callable[[Sequence[Event]], None],
         check: Callable[[], None],
+        edges: Callable[[str], tuple[After, ...] | None],
         *,
         submits: bool = True,
     ) -> None:
@@ -58,16 +61,15 @@ class Worker(threading.Thread):
         self._build = build
         self._report = report
         self._check = check
+        self._offers = Offers(build, edges)
         self._submits = submits
         self._lock = threading.Lock()
         self._woken = threading.Event()
         self._backend: Backend | None = None
         self._stopping = False
         self._commands: deque[tuple[str, object]] = deque()
-        # Attempts to offer, first those already built; attempts that may be there; handles to poll and cancel; ended
-        # attempts to release, of this connection and of drivers before.
-        self._built: deque[Submission] = deque()
-        self._offers: deque[Attempt] = deque()
+        # Attempts that may be there; handles to poll and cancel; ended attempts to release, of this connection and of
+        # drivers before.
         self._doubts: dict[Attempt, Handle | None] = {}
         self._watched: dict[Handle, Watched] = {}
         self._cancels: dict[Handle, bool] = {}
@@ -143,13 +145,13 @@ class Worker(threading.Thread):
 
     def _give_up(self, error: Exception) -> None:
         """Refuse everything: the backend cannot even be opened."""
-        reason = Reason(ReasonKind.REJECTED, _words(error))
+        reason = Reason(ReasonKind.REJECTED, words(error))
         while not self._stopping:
             self._woken.wait()
             self._woken.clear()
             self._take()
-            attempts = [*self._offers, *(attempt for attempt, handle in self._doubts.items() if handle is None)]
-            self._offers.clear()
+            attempts = [*self._offers.attempts(), *self._doubted()]
+            self._offers.take_back(attempts)
             self._doubts.clear()
             self._report([Refused(job, attempt, reason) for job, attempt in attempts])
 
@@ -175,12 +177,12 @@ class Worker(threading.Thread):
             self._leftovers.forget()
             self._stopping = True
         except Exception as error:  # whatever a plugin raises is the plugin's
-            self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
+            self._report([Warned(f"{type(self._executor).__name__}: {words(error)}")])
             self._back_off()
-            self._settle(_words(error))
+            self._settle(words(error))
 
     def _can_offer(self) -> bool:
-        waiting = bool(self._offers or self._built) and self._submits and not self._held_back
+        waiting = bool(self._offers) and self._submits and not self._held_back
         return waiting and not self._silence.left(time.monotonic())
 
     def _settle(self, trouble: str = "") -> None:
@@ -195,19 +197,19 @@ class Worker(threading.Thread):
         self._changed.update(self._watched)  # so that it answers, or fails again
 
     def _tell_of_silence(self, error: TransientError) -> None:
-        text = f"{type(self._executor).__name__} does not answer, and is asked again: {_words(error)}"
-        waiting = [*(attempt for attempt, handle in self._doubts.items() if handle is None), *self._unoffered()]
+        text = f"{type(self._executor).__name__} does not answer, and is asked again: {words(error)}"
+        waiting = [*self._doubted(), *self._offers.attempts()]
         delayed = [Delayed(tuple(waiting), Reason(ReasonKind.WAITING, text))] if waiting else []
         self._report([Warned(text), *delayed])
 
-    def _unoffered(self) -> list[Attempt]:
-        return [*((job.key.job, job.key.attempt) for job in self._built), *self._offers]
+    def _doubted(self) -> list[Attempt]:
+        return [attempt for attempt, handle in self._doubts.items() if handle is None]
 
     def _take(self) -> None:
         while self._commands:
             name, argument = self._commands.popleft()
             if name == "submit":
-                self._offers.extend(argument)  # type: ignore[arg-type]
+                self._offers.add(argument)  # type: ignore[arg-type]
                 self._withdrawn.difference_update(argument)  # type: ignore[arg-type]
                 self._held_back = False
             elif name == "adopt":
@@ -229,9 +231,7 @@ class Worker(threading.Thread):
                 self._stopping = True
 
     def _withdraw(self, attempts: set[Attempt]) -> None:
-        here = attempts.intersection(self._unoffered())
-        self._offers = deque(attempt for attempt in self._offers if attempt not in here)
-        self._built = deque(job for job in self._built if (job.key.job, job.key.attempt) not in here)
+        here = self._offers.take_back(attempts)
         self._withdrawn |= attempts - here
         if here:
             self._report([Withdrawn(tuple(sorted(here)))])
@@ -266,7 +266,7 @@ class Worker(threading.Thread):
                 return
             except Exception as error:  # whatever a plugin raises is the plugin's
                 if not left or not isinstance(error, TransientError):
-                    self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
+                    self._report([Warned(f"{type(self._executor).__name__}: {words(error)}")])
                     return
             self._woken.clear()
             self._woken.wait(FIRST_SECONDS)
@@ -280,7 +280,7 @@ class Worker(threading.Thread):
             try:
                 submission = self._build(job, attempt)
             except UsageError as error:
-                events.append(Warned(f"job {job!r} cannot be looked for: {_words(error)}"))
+                events.append(Warned(f"job {job!r} cannot be looked for: {words(error)}"))
                 del self._doubts[job, attempt]
                 continue
             jobs.append(submission)
@@ -293,7 +293,7 @@ class Worker(threading.Thread):
                 self._watch(known, submission)
                 events.append(Submitted(*name, known, self._remaining))
             elif self._submits and name not in self._withdrawn:
-                self._built.append(submission)
+                self._offers.add_built(submission)
                 self._held_back = False
             else:
                 events.append(Withdrawn((name,)))
@@ -304,11 +304,12 @@ class Worker(threading.Thread):
     def _offer(self, backend: Backend) -> None:
         """Submit until all is taken, a limit is reached, or somebody wants something else."""
         largest = min(self._able.largest_batch or _CHUNK, _CHUNK)
-        while (self._offers or self._built) and not self._held_back and not self._commands:
-            self._fill(largest)
-            jobs = list(self._built)[:largest]
+        while self._offers and not self._held_back and not self._commands:
+            jobs, events = self._offers.next(largest)
+            if events:
+                self._report(events)
             if not jobs:
-                return
+                continue
             self._check()
             # From here on each of them may have been taken, until its answer says otherwise.
             unanswered = {job.key: job for job in jobs}
@@ -320,14 +321,14 @@ class Worker(threading.Thread):
                         break
             except UsageError as error:
                 for job in unanswered.values():
-                    self._answered(job, Rejected(Reason(ReasonKind.REJECTED, _words(error))))
+                    self._answered(job, Rejected(Reason(ReasonKind.REJECTED, words(error))))
             except Exception as error:
                 self._tell()
                 if isinstance(error, TransientError) and error.nothing_done:
                     raise
                 for key in unanswered:
                     self._doubts[key.job, key.attempt] = None
-                self._built = deque(job for job in self._built if job.key not in unanswered)
+                self._offers.drop(unanswered)
                 if not isinstance(error, TransientError):
                     self._refuse_defect(backend, error)
                     return
@@ -340,25 +341,11 @@ class Worker(threading.Thread):
         answers, self._answers, self._told_at = self._answers, [], time.monotonic()
         self._report(answers)
 
-    def _fill(self, largest: int) -> None:
-        events: list[Event] = []
-        while self._offers and len(self._built) < largest:
-            job, attempt = self._offers.popleft()
-            try:
-                self._built.append(self._build(job, attempt))
-            except UsageError as error:
-                events.append(Refused(job, attempt, Reason(ReasonKind.REJECTED, _words(error))))
-        if events:
-            self._report(events)
-
     def _answered(self, job: Submission, answer: Answer) -> None:
         name, attempt = job.key.job, job.key.attempt
         if isinstance(answer, Deferred):
             return
-        if self._built and self._built[0] is job:
-            self._built.popleft()
-        else:
-            self._built.remove(job)
+        self._offers.answered(job)
         if isinstance(answer, Accepted):
             self._limit.succeed()
             self._watch(answer.handle, job)
@@ -373,7 +360,7 @@ class Worker(threading.Thread):
         self._tell()
         self._held_back = True
         self._limit.fail(time.monotonic())
-        self._report([Delayed(tuple(self._unoffered()), reason)])
+        self._report([Delayed(tuple(self._offers.attempts()), reason)])
 
     def _refuse_defect(self, backend: Backend, error: Exception) -> None:
         """A backend that breaks while submitting would break again: adopt what it took, refuse the rest."""
@@ -384,7 +371,7 @@ class Worker(threading.Thread):
         finally:
             self._submits = submits
         watched = {(one.job, one.attempt) for one in self._watched.values()}
-        reason = Reason(ReasonKind.REJECTED, f"{type(self._executor).__name__} is broken: {_words(error)}")
+        reason = Reason(ReasonKind.REJECTED, f"{type(self._executor).__name__} is broken: {words(error)}")
         self._report([Refused(*attempt, reason) for attempt in doubted if attempt not in watched])
 
     def _watch(self, handle: Handle, job: Submission) -> None:
@@ -477,8 +464,3 @@ class Worker(threading.Thread):
         self._changed |= self._unknown
         if self._held_back and not self._limit.left(time.monotonic()):
             self._held_back = False
-
-
-def _words(error: Exception) -> str:
-    text = str(error).strip().replace("\n ", "")
-    return text if isinstance(error, NemorunError) else f"{type(error).__name__}: {text}"

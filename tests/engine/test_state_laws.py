@@ -116,6 +116,9 @@ def test_each_job_is_started_at_most_once_and_only_when_its_edges_hold(definitio
     graph = Graph(definition)
     started = starts(graph.begin())
     for event in happened:
+        if isinstance(event, Withdrawn):
+            back = {name for name, attempt in event.attempts if graph.jobs[name].intended}
+            started = [name for name in started if name not in back]
         for name in starts(graph.step(event, TIME)):
             started.append(name)
             for edge in graph.jobs[name].definition.edges:

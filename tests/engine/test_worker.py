@@ -10,7 +10,7 @@ from collections.abc import Callable
 import attrs
 import pytest
 
-from nemorun_core.contracts.backend import Backend, Member, Submission
+from nemorun_core.contracts.backend import After, Backend, Member, Submission
 from nemorun_core.contracts.capabilities import Capabilities
 from nemorun_core.contracts.executor import Executor
 from nemorun_core.contracts.observation import UNKNOWN, Accepted, Deferred, Observation, Rejected
@@ -19,7 +19,7 @@ from nemorun_core.engine.events import Delayed, Lost, Observed, Refused, Submitt
 from nemorun_core.engine.worker import Worker
 from nemorun_core.errors import TransientError, UsageError
 from nemorun_core.model.key import Key
-from nemorun_core.model.state import Reason, ReasonKind, State
+from nemorun_core.model.state import Condition, Reason, ReasonKind, State
 from nemorun_core.store.lock import Overtaken
 from tests.engine.graphs import ended, running
 
@@ -108,10 +108,13 @@ class Driven:
         self.scheduler = executor.scheduler
         self.events = []
         self.check = lambda: None
+        self.edges = lambda job: ()
         self.worker = self.make()
 
     def make(self, **options):
-        return Worker(self.executor, self.build, self.report, lambda: self.check(), **options)
+        return Worker(
+            self.executor, self.build, self.report, lambda: self.check(), lambda job: self.edges(job), **options
+        )
 
     def report(self, events):
         self.events.extend(events)
@@ -514,6 +517,34 @@ def test_a_withdrawn_job_that_was_not_offered_yet_is_given_back(driven):
     driven.until(lambda: driven.of(Delayed))
     driven.worker.withdraw([("b", 0)])
     driven.expect(Withdrawn((("b", 0),)))
+
+
+def test_what_must_not_start_any_more_is_given_back_just_before_it_would_be_submitted(driven):
+    driven.edges = lambda job: None if job == "b" else ()
+    driven.submit("a", "b", "c")
+    driven.start()
+    driven.expect(Withdrawn((("b", 0),)))
+    driven.expect(Submitted("c", 0, "handle of c"))
+    assert set(driven.scheduler.taken) == {"a", "c"}
+
+
+def test_edges_are_handed_over_as_they_stand_when_a_job_is_submitted(driven, monkeypatch):
+    monkeypatch.setattr(backing_off, "FIRST_SECONDS", 0.01)
+    edge = After(Key("0123456789abcdef", "up", 0), Condition.SUCCESS, "handle of up", "/nowhere", (1,))
+    stand, offered = [(edge,), ()], []
+    original = driven.scheduler.submit
+
+    def submit(jobs):
+        offered.extend(job.after for job in jobs)
+        if len(offered) == 1:
+            return [(job.key, Deferred(LIMIT)) for job in jobs]
+        return original(jobs)
+
+    driven.scheduler.submit = submit
+    driven.edges = lambda job: stand.pop(0)
+    driven.start().submit("a")
+    driven.expect(Submitted("a", 0, "handle of a"))
+    assert offered == [(edge,), ()]
 
 
 def test_a_cancel_that_the_scheduler_did_not_hear_is_repeated(driven):

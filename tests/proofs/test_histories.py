@@ -278,3 +278,10 @@ def test_whatever_happens_comes_out_as_the_oracle_says():
             phases=[Phase.generate, Phase.shrink],
         )(given(histories)(check))
         seed(SEED + number)(proof)()
+
+
+@pytest.mark.proof
+def test_a_job_that_was_skipped_between_its_intent_and_its_submission_is_never_submitted():
+    head = bytes([*[0] * 7, 3, 0x8C, 0, 2, *[0] * 13, 7, *[0] * 15])
+    jobs = [[*[0] * 36, 0xD4], [0] * 37, [0, 0xE1, 0, 0, 3, *[0] * 21, 1, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0]]
+    check(read_history(head, [bytes(job) for job in jobs]))
