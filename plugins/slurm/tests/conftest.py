@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from nemorun_devkit.kit import Kit
+from nemorun_slurm import SlurmExecutor
 
 from .slurm_cluster import SCRIPTS, Cluster, Wrapped, start_cluster
 
 # Read here: tests get a home and settings of their own.
 _FOLDER = os.environ.get("SLURM_CLUSTER", "")
+_SECONDS = 60.0
 _REQUIRED = os.environ.get("NEMORUN_REQUIRE_ENGINES") == "1"
 
 
@@ -57,3 +60,22 @@ def wrapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wrapped:
     made = Wrapped(tmp_path / "wrapped")
     monkeypatch.setenv("PATH", made.path)
     return made
+
+
+@pytest.fixture
+def kit_on(monkeypatch, tmp_path: Path) -> Iterator[Callable[..., Kit]]:
+    """Return what drives the backend by hand on a cluster."""
+    kits: list[Kit] = []
+
+    def make(cluster: Cluster, **fields: object) -> Kit:
+        monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        folder = tmp_path / f"kit{len(kits)}"
+        shared = folder / "shared"
+        shared.mkdir(parents=True)
+        kits.append(Kit(SlurmExecutor(**fields), folder, shared, _SECONDS))
+        return kits[-1]
+
+    yield make
+    for kit in kits:
+        kit.close()

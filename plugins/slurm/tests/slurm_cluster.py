@@ -6,13 +6,14 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["SCRIPTS", "Cluster", "Wrapped", "start_cluster", "wait_until"]
+__all__ = ["SCRIPTS", "Cluster", "Wrapped", "connections", "start_cluster", "wait_until"]
 
 SCRIPTS = Path(__file__).parents[3] / "tests" / "clusters" / "slurm"
 SECONDS = 100.0
@@ -89,6 +90,31 @@ class Cluster:
         self.stop("slurmctld")
         self.start_slurmctld()
 
+    def start_munged(self) -> None:
+        """Start munged as `tests/clusters/slurm/up` did, and wait until slurmctld hears its clients again."""
+        place = self.folder / "munge"
+        files = {"socket": "sock", "key-file": "key", "log-file": "munged.log", "pid-file": "pid", "seed-file": "seed"}
+        argv = ["munged", *(f"--{option}={place / name}" for option, name in files.items()), "--num-threads=2"]
+        subprocess.run(argv, check=True, timeout=SECONDS, capture_output=True)
+        shutil.copy(place / "pid", self.folder / "run" / "munged.pid")
+        wait_until(lambda: self.run("squeue", check=False), "munged")
+
+    def loses_memory(self) -> Callable[[], None]:
+        """Return what kills slurmctld and starts it with what it had written down until now."""
+        state, kept = self.folder / "state", self.folder / "state-of-before"
+        shutil.copytree(state, kept)
+
+        def lose() -> None:
+            self.stop("slurmctld", signal.SIGKILL)
+            shutil.rmtree(state)
+            subprocess.run(["cp", "-a", str(kept), str(state)], check=True)
+            shutil.chown(state, self.setting("SlurmUser"))
+            for path in state.rglob("*"):
+                shutil.chown(path, self.setting("SlurmUser"))
+            self.start_slurmctld()
+
+        return lose
+
     def node(self, name: str, what: str) -> None:
         """Break or mend a node: crash, hang, resume, start."""
         subprocess.run([str(SCRIPTS / "node"), str(self.folder), name, what], check=True, timeout=SECONDS)
@@ -99,13 +125,16 @@ class Cluster:
         return sum(map(int, counts))
 
     @contextlib.contextmanager
-    def unreachable(self, folder: Path) -> Iterator[Path]:
-        """Yield a configuration of this cluster in which nobody answers at slurmctld's port."""
-        conf = folder / "unreachable.conf"
-        text = re.sub(r"^SlurmctldPort=.*$", "SlurmctldPort=9\nMessageTimeout=1", self.conf.read_text(), flags=re.M)
-        conf.write_text(text)
+    def with_setting(self, folder: Path, name: str, value: str) -> Iterator[Path]:
+        """Yield a configuration of this cluster in which one setting is another."""
+        conf = folder / f"{name}.conf"
+        conf.write_text(re.sub(rf"^{name}=.*$", f"{name}={value}", self.conf.read_text(), flags=re.MULTILINE))
         yield conf
         conf.unlink()
+
+    def unreachable(self, folder: Path) -> contextlib.AbstractContextManager[Path]:
+        """Return a configuration of this cluster in which nobody answers at slurmctld's port."""
+        return self.with_setting(folder, "SlurmctldPort", "9\nMessageTimeout=1")
 
 
 def _lives(pid: int) -> bool:
@@ -113,6 +142,20 @@ def _lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def connections(config: Path) -> list[int]:
+    """Return this process's connections: children that are ssh(1) with this configuration."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if words[0] == b"ssh" and str(config).encode() in words and parent == os.getpid():
+            found.append(int(entry.name))
+    return found
 
 
 def start_cluster(folder: Path, *options: str) -> Cluster:

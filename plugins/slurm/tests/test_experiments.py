@@ -16,7 +16,7 @@ from nemorun_slurm.tunnel import SSHTunnel
 
 import nemorun_core as run
 
-from .slurm_cluster import Cluster, wait_until
+from .slurm_cluster import Cluster, connections, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(120)]
 
@@ -113,7 +113,7 @@ def test_a_launcher_whose_network_drops_loses_nothing(cluster, through_ssh, remo
         experiment.add(run.Script(inline=text), name="a")
         experiment.run()
         wait_until(lambda: _folder(remote) and "up" in _read(_folder(remote) / "0.0.0.out"), "the start")
-        for pid in _connections(cluster):
+        for pid in connections(cluster.ssh_config):
             os.kill(pid, signal.SIGKILL)
         gate.touch()
     assert statuses(experiment) == {"a": "FAILED"}
@@ -126,20 +126,6 @@ def _folder(remote: Path) -> Path | None:
 
 def _read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
-
-
-def _connections(cluster: Cluster) -> list[int]:
-    """Return this process's connections: children that are ssh(1) with this cluster's configuration."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if words[0] == b"ssh" and str(cluster.ssh_config).encode() in words and parent == os.getpid():
-            found.append(int(entry.name))
-    return found
 
 
 def test_a_dry_run_shows_what_is_submitted_and_creates_nothing(through_ssh, remote, cluster, capsys):

@@ -3,42 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from nemorun_devkit.kit import Kit
-from nemorun_slurm import SlurmExecutor
 
 from nemorun_core import UNKNOWN, ReasonKind, State, Submission, TransientError, base_path, read_rank
 
 from .slurm_cluster import Cluster, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
-
-SECONDS = 60.0
-
-
-@pytest.fixture
-def kit_on(monkeypatch, tmp_path: Path) -> Iterator[Callable[..., Kit]]:
-    """Return what drives the backend by hand on a cluster."""
-    kits: list[Kit] = []
-
-    def make(cluster: Cluster, **fields: object) -> Kit:
-        monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
-        monkeypatch.setenv("HOME", str(tmp_path / "home"))
-        folder = tmp_path / f"kit{len(kits)}"
-        shared = folder / "shared"
-        shared.mkdir(parents=True)
-        kits.append(Kit(SlurmExecutor(**fields), folder, shared, SECONDS))
-        return kits[-1]
-
-    yield make
-    for kit in kits:
-        kit.close()
 
 
 @pytest.fixture
@@ -117,29 +93,12 @@ class TestAccountingThatStops:
         assert (kit.member(gone).state, kit.member(gone).exit_code) == (State.FAILED, None)
 
 
-def loses_memory(cluster: Cluster) -> Callable[[], None]:
-    """Return what kills slurmctld and starts it with what it had written down until now."""
-    state, kept = cluster.folder / "state", cluster.folder / "state-of-before"
-    shutil.copytree(state, kept)
-
-    def lose() -> None:
-        cluster.stop("slurmctld", signal.SIGKILL)
-        shutil.rmtree(state)
-        subprocess.run(["cp", "-a", str(kept), str(state)], check=True)
-        shutil.chown(state, cluster.setting("SlurmUser"))
-        for path in state.rglob("*"):
-            shutil.chown(path, cluster.setting("SlurmUser"))
-        cluster.start_slurmctld()
-
-    return lose
-
-
 class TestSlurmctldThatLosesItsMemory:
     def test_an_id_that_was_given_out_again_is_not_taken_for_ours(self, own_cluster, kit_on):
         """slurmctld is killed before it has written down what it took: the next job gets the same number."""
         cluster = own_cluster("--nodes", "1", "--acct", "none")
         kit = kit_on(cluster)
-        forget = loses_memory(cluster)
+        forget = cluster.loses_memory()
         job = kit.make("sleep 60", executor=kit.options(nodelist="n1", additional_parameters={"begin": "now+1hour"}))
         handle = kit.take(job)
         [ours] = cluster.ids(handle)
@@ -159,7 +118,7 @@ class TestSlurmctldThatLosesItsMemory:
         """slurmctld forgot a job that has started already. It may hold it afterwards, or not know it."""
         cluster = own_cluster("--nodes", "1", "--acct", "none")
         kit = kit_on(cluster)
-        forget = loses_memory(cluster)
+        forget = cluster.loses_memory()
         job = kit.make(f"echo ran >>runs; echo up; {kit.gate()}; exit 4", cwd=kit.shared)
         handle = kit.take(job)
         kit.shows(handle)
@@ -221,6 +180,26 @@ class TestNodesThatDie:
         seen = kit.end(handle)
         assert (seen.incarnation, seen.members[0].exit_code) == (1, 4)
         assert seen.members[0].host != host
+        assert [kit.backend.read_log(handle, 0, "out", 0, 100, number) for number in (0, 1)] == [b"up\n"] * 2
+
+    def test_a_program_that_outlives_its_node_for_slurm_decides_nothing(self, own_cluster, kit_on):
+        """slurmd alone is gone: Slurm takes the node for dead, and starts the job again while the first one runs on."""
+        cluster = own_cluster("--nodes", "2", "--acct", "none", "--uts")
+        kit = kit_on(cluster, requeue=True)
+        gates = f'[ "$NEMORUN_ATTEMPT" = 1 ] || {{ {kit.gate("first")}; exit 0; }}; {kit.gate("second")}; exit 4'
+        job = kit.make(f"echo up $NEMORUN_ATTEMPT; {gates}")
+        handle = kit.take(job)
+        kit.shows(handle, b"up 0\n")
+        host = kit.poll(handle).members[0].host
+        cluster.stop(f"slurmd-{host}", signal.SIGKILL)
+        kit.until(lambda: kit.poll(handle).incarnation == 1, "the second start")
+        kit.shows(handle, b"up 1\n")
+        kit.open_gate("first")
+        kit.until(lambda: b"code=0" in Path(job.folder, "0.0.0.outcome").read_bytes(), "the end of the first")
+        assert not kit.poll(handle).is_over
+        kit.open_gate("second")
+        seen = kit.end(handle)
+        assert (seen.incarnation, seen.members[0].exit_code) == (1, 4)
 
 
 @pytest.mark.nightly

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
@@ -34,6 +35,7 @@ from nemorun_slurm.parse import QueueRow, observe_state, refusal, submitted_id
 from nemorun_slurm.queue import Queue, Snapshot
 from nemorun_slurm.quoting import comment
 from nemorun_slurm.script import KEY_MARK, batch_output, batch_script, job_name, secrets_text
+from nemorun_slurm.site import Site
 from nemorun_slurm.tunnel import Tunnel
 
 __all__ = ["SlurmBackend"]
@@ -61,10 +63,11 @@ class SlurmBackend(Backend):
         self._commands = tunnel.open()
         self._files = files_of(tunnel, self._commands)
         self._queue = Queue(self._commands, self._identity)
+        self._site = Site(self._commands, tunnel.connection(), self._identity)
         self._attempts: dict[Handle, Attempt] = {}
         self._keys: dict[str, str] = {}  # id and name of a job to the key in its script
 
-    def _identity(self) -> object:
+    def _identity(self) -> Hashable:
         conf = os.environ.get("SLURM_CONF", "") if self._tunnel.shares_files else ""
         return (self._tunnel.connection(), conf)
 
@@ -92,7 +95,8 @@ class SlurmBackend(Backend):
     def submit(self, jobs: Sequence[Submission]) -> Iterator[tuple[Key, Answer]]:
         """Look for the jobs first, then give those that are not there to sbatch, a few at a time."""
         unknown = [job for job in jobs if _name(job) not in self._attempts]
-        taken = self._look_for(unknown) if unknown else {}
+        with _before_sbatch():
+            taken = self._look_for(unknown) if unknown else {}
         refused: dict[Key, Rejected] = {}
         scripts: dict[Key, str] = {}
         sent: list[tuple[Submission, str | None]] = []
@@ -109,10 +113,9 @@ class SlurmBackend(Backend):
             except (UsageError, ValueError) as error:
                 refused[job.key] = Rejected(Reason(ReasonKind.REJECTED, str(error)))
         if sent:
-            try:
+            with _before_sbatch():
+                self._site.settle([job for job, _ in sent])
                 self._files.send(sent)
-            except OSError as error:
-                raise TransientError(f"{error.filename} cannot be written: {error.strerror}.") from None
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="sbatch") as pool:
             calls = {job.key: pool.submit(self._sbatch, job, scripts[job.key]) for job, _ in sent}
             try:
@@ -180,6 +183,7 @@ class SlurmBackend(Backend):
     def _look_for(self, jobs: Sequence[Submission]) -> Mapping[Key, str]:
         """Take up the jobs that are there; return those whose name a live job of another key has, and its id."""
         snapshot = self._queue.jobs(time.time())
+        self._site.check(jobs)
         self._files.refresh([job for job in jobs if os.path.isdir(job.folder)])
         foreign: dict[Key, str] = {}
         for job in jobs:
@@ -225,6 +229,7 @@ class SlurmBackend(Backend):
 
     def _look(self, attempts: Sequence[Attempt], *, strangers: bool) -> None:
         snapshot = self._queue.jobs(time.time() - (0.0 if strangers else self._interval(attempts)))
+        self._site.check([attempt.job for attempt in attempts])
         rows = {attempt.name: self._rows(attempt, snapshot) for attempt in attempts}
         words = self._words(attempts, rows, snapshot)
         expecting = [attempt.job for attempt in attempts if expects_records(attempt, words[attempt.name])]
@@ -304,6 +309,7 @@ class SlurmBackend(Backend):
 
     def _fresh_rows(self, attempts: Sequence[Attempt]) -> dict[str, list[QueueRow]]:
         snapshot = self._queue.jobs(time.time())
+        self._site.check([attempt.job for attempt in attempts])
         return {attempt.name: Word(self._rows(attempt, snapshot), since=True, told=True).live for attempt in attempts}
 
     def _stop(self, attempts: Sequence[Attempt], rows: Mapping[str, Sequence[QueueRow]]) -> None:
@@ -385,6 +391,18 @@ class SlurmBackend(Backend):
         for attempt in known:
             if attempt.over:
                 del self._attempts[attempt.name]
+
+
+@contextlib.contextmanager
+def _before_sbatch() -> Iterator[None]:
+    """Say of an error that nothing was submitted yet. Raises TransientError."""
+    try:
+        yield
+    except OSError as error:
+        raise TransientError(f"{error.filename} cannot be written: {error.strerror}.", nothing_done=True) from None
+    except TransientError as error:
+        error.nothing_done = True
+        raise
 
 
 def _name(job: Submission) -> str:
