@@ -11,7 +11,7 @@ from nemorun_slurm import SlurmExecutor
 
 import nemorun_core as run
 
-from .slurm_cluster import wait_until
+from .slurm_cluster import Cluster, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(120)]
 
@@ -45,6 +45,13 @@ def graph(tmp_path: Path) -> run.Experiment:
     return experiment
 
 
+def queued(cluster: Cluster, experiment: run.Experiment) -> list[str]:
+    """Return the numbers of the experiment's own jobs that Slurm holds; other tests have theirs there."""
+    definition = experiment._session.definition
+    names = ",".join(definition.key(job.id, 0).slug(128) for job in definition.jobs)
+    return cluster.run("squeue", "--me", "-h", "-o", "%A", f"--name={names}").split()
+
+
 ENDED = {
     "first": "SUCCEEDED",
     "train": "SUCCEEDED",
@@ -59,12 +66,12 @@ ENDED = {
 def test_a_graph_goes_on_when_its_driver_is_killed(cluster, tmp_path):
     experiment = graph(tmp_path)
     wait_until(lambda: list(states(experiment).values()) == ["RUNNING"] + ["PENDING"] * 6, "all jobs on the cluster")
-    wait_until(lambda: len(cluster.run("squeue", "--me", "-h", "-o", "%A").split()) == 7, "all jobs in the queue")
+    wait_until(lambda: len(queued(cluster, experiment)) == 7, "all jobs in the queue")
     driver = experiment._session.driver()
     os.kill(driver["pid"], signal.SIGKILL)
     (tmp_path / "go").touch()
     wait_until((tmp_path / "cleaned").exists, "the last job, which nobody of ours has started")
-    wait_until(lambda: not cluster.run("squeue", "--me", "-h", "-o", "%A").split(), "an empty queue")
+    wait_until(lambda: not queued(cluster, experiment), "an empty queue")
     wait_until(lambda: states(experiment) == ENDED, f"the truth of all ends ({states(experiment)})")
     assert not (tmp_path / "never").exists()
 
@@ -75,7 +82,7 @@ def test_a_graph_ends_the_same_with_its_driver_and_leaves_nothing_in_the_queue(c
     experiment.wait()
     assert states(experiment) == ENDED
     assert not (tmp_path / "never").exists()
-    wait_until(lambda: not cluster.run("squeue", "--me", "-h", "-o", "%A").split(), "an empty queue")
+    wait_until(lambda: not queued(cluster, experiment), "an empty queue")
 
 
 def test_a_job_that_waits_for_another_is_cancelled_where_it_is(cluster, tmp_path):

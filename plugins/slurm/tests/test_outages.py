@@ -59,6 +59,7 @@ def count(experiment: run.Experiment, event: str) -> int:
 
 def end_driver(experiment: run.Experiment) -> None:
     os.kill(experiment._session.driver()["pid"], signal.SIGKILL)
+    wait_until(lambda: experiment._session.driver() is None, "the end of the driver")
 
 
 class TestMunge:
@@ -288,9 +289,11 @@ class TestNetworkThatDrops:
         tried = f"test -e '{down}' && echo >>'{tmp_path}/tried'"
         config.write_text(f'Match originalhost mini exec "{tried}"\n  Port 9\n{cluster.ssh_config.read_text()}')
         tunnel = SSHTunnel(host="mini", job_dir=str(tmp_path / "remote"), options=("-F", str(config)))
-        text = "n=0; until [ -e {0}/go ]; do n=$((n+1)); echo $n; echo $n >{0}/last; sleep 0.02; done; exit 3"
+        text = (
+            "n=0; until [ -e go ] || [ $n -gt 12000 ]; do n=$((n+1)); echo $n; echo $n >last; sleep 0.02; done; exit 3"
+        )
         with run.Experiment("dropped", SlurmExecutor(partition="main", tunnel=tunnel), log_level="ERROR") as experiment:
-            experiment.add(run.Script(inline=text.format(tmp_path)), name="a")
+            experiment.add(run.Script(inline=f"cd {tmp_path}; {text}"), name="a")
             experiment.run()
             wait_until(
                 lambda: log(experiment, "a").exists() and log(experiment, "a").read_text(), "the start of the log"
