@@ -144,6 +144,9 @@ class Graph:
         """Whether an event says anything that is not known."""
         if isinstance(event, Submitted):
             return self.jobs[event.job].handle != event.handle
+        if isinstance(event, Delayed):  # told at each offer
+            told = (State.PENDING, event.reason)
+            return any((job.state, job.reason) != told for job in (self.jobs[name] for name, _ in event.attempts))
         if not isinstance(event, Observed):
             return True
         job = self.jobs[event.job]

@@ -53,6 +53,18 @@ def test_a_delayed_job_is_pending_with_the_limit_as_its_reason():
     assert (graph.jobs["a"].state, graph.jobs["a"].reason) == (P, LIMIT)
 
 
+def test_a_delay_is_news_once():
+    """It is told as often as the jobs are offered: a driver that waits for hours must not fill its journal with it."""
+    graph = Graph(define(job("a"), job("b")))
+    event = Delayed((("a", 0), ("b", 0)), LIMIT)
+    assert graph.is_news(event)
+    graph.step(event, TIME)
+    assert not graph.is_news(event)
+    assert graph.is_news(event._replace(reason=NO_MEMORY))
+    graph.step(Refused("b", 0, NO_MEMORY), TIME)
+    assert not graph.is_news(Delayed((("a", 0),), LIMIT))
+
+
 def test_a_delay_that_is_told_after_the_submission_changes_nothing():
     graph = Graph(define(job("a")))
     reach(graph, "a")

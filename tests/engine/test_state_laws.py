@@ -131,7 +131,7 @@ def test_each_job_is_started_at_most_once_and_only_when_its_edges_hold(definitio
 def test_an_observation_that_is_no_news_changes_nothing(definition, happened):
     graph = Graph(definition)
     for event in happened:
-        if isinstance(event, Observed) and not graph.is_news(event):
+        if isinstance(event, (Delayed, Observed)) and not graph.is_news(event):
             before = snapshot(graph)
             graph.step(event, TIME)
             assert snapshot(graph) == before
