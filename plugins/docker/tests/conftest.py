@@ -18,6 +18,7 @@ from nemorun_docker.client import Engine
 
 REQUIRED = os.environ.get("NEMORUN_REQUIRE_ENGINES") == "1"  # read now: each test's own environment has none of ours
 HOST = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+REGISTRY = os.environ.get("DOCKER_TEST_REGISTRY", "")
 IMAGE, SMALL = "test/py", "test/bb"
 UP = 'eval "$(tests/clusters/docker/up)"'
 SECONDS = 30.0

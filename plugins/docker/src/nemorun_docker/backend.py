@@ -89,7 +89,8 @@ class DockerBackend(Backend):
         self._engine = Engine("")
         self._containers = Containers(self._engine)
         self._secrets = SecretFiles()
-        self._placer = Placer(self._engine, self._containers, Images(self._engine), self._secrets)
+        self._images = Images(self._engine)
+        self._placer = Placer(self._engine, self._containers, self._images, self._secrets)
         self._jobs: dict[Handle, _Job] = {}
         self._noticed: set[Handle] = set()
         self._waking, self._wake = os.pipe()
@@ -97,8 +98,9 @@ class DockerBackend(Backend):
             os.set_blocking(end, False)
 
     def close(self) -> None:
-        """End the stream of events; jobs go on."""
+        """End the stream of events, and pulls that nobody will wait for; jobs go on."""
         self._containers.close()
+        self._images.close()
         if self._wake >= 0:
             os.close(self._waking)
             os.close(self._wake)
@@ -144,8 +146,9 @@ class DockerBackend(Backend):
                 known = self._jobs.get(job.key.slug())
                 placing = self._placer.place(job, apply) if known is None else Placing(job, Accepted(job.key.slug()))
                 placings.append(placing)
-                if placing.is_deferred:
+                if placing.is_deferred and not placing.waits_for_image:
                     break
+            self._images.forget_failures()
             held: list[tuple[Key, Answer]] = []
             for placing in placings:
                 answer = placing.answer()
@@ -223,6 +226,7 @@ class DockerBackend(Backend):
                     self._abandon(job, answer.reason)
                 else:
                     job.waits, job.look_at = answer.reason, moment + _COMPLETE_AGAIN_SECONDS
+        self._images.forget_failures()
 
     def _refresh(self) -> None:
         """Know what the engine knows. Raises TransientError."""

@@ -19,6 +19,7 @@ __all__ = ["Answer", "Engine"]
 _OLDEST = (1, 41)
 _CHUNK = 1 << 16
 _PLAIN = frozenset((string.ascii_letters + string.digits + "-._~/:").encode())
+_NONE: Mapping[str, str] = {}
 _SECONDS = 120.0  # an engine that starts fifty containers takes its time for each
 
 
@@ -61,13 +62,16 @@ class Engine:
         """
         return self._send(method, self._versioned(path, query), body, seconds)
 
-    def stream(self, path: str, **query: object) -> socket.socket:
+    def stream(self, method: str, path: str, *, headers: Mapping[str, str] = _NONE, **query: object) -> socket.socket:
         """Open a stream of lines; what is returned is non-blocking, and begins with the answer's headers.
+
+        Args:
+            headers: further ones of the request.
 
         Raises:
             TransientError, UsageError: as `request`.
         """
-        text = _text("GET", self._versioned(path, query), b"")
+        text = _text(method, self._versioned(path, query), b"", headers)
         connection = self._connect(_SECONDS)
         try:
             connection.sendall(text)
@@ -164,11 +168,12 @@ def _quoted(text: str) -> str:
     return "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in text.encode("utf-8", "surrogatepass"))
 
 
-def _text(method: str, path: str, content: bytes) -> bytes:
+def _text(method: str, path: str, content: bytes, headers: Mapping[str, str] = _NONE) -> bytes:
     head = [
         f"{method} {path} HTTP/1.0",
         "Host: docker",
         "Content-Type: application/json",
         f"Content-Length: {len(content)}",
+        *(f"{name}: {value}" for name, value in headers.items()),
     ]
     return "\r\n".join([*head, "", ""]).encode() + content

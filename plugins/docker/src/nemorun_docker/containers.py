@@ -158,7 +158,7 @@ class Containers:
     def _open(self) -> None:
         filters = {"type": ["container"], "label": [NONCE], "event": ["start", "die", "destroy"]}
         since = f"{time.time() - _REPLAYED_SECONDS:.0f}"
-        stream = self._engine.stream("/events", since=since, filters=filters)
+        stream = self._engine.stream("GET", "/events", since=since, filters=filters)
         self._unread, self._headed = b"", False
         # Its headers say that it watches: what happens from here on is told.
         deadline = time.monotonic() + _PATIENCE_SECONDS

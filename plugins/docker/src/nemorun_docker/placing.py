@@ -51,6 +51,11 @@ class Placing:
     def is_deferred(self) -> bool:
         return isinstance(self.decided, Deferred)
 
+    @property
+    def waits_for_image(self) -> bool:
+        """Whether it alone is deferred; a limit of the engine puts off those behind it as well."""
+        return isinstance(self.decided, Deferred) and self.decided.reason.kind is ReasonKind.WAITING
+
     def answer(self) -> Answer:
         """Wait for the starts, and say what became of the job. Raises TransientError."""
         if self.decided is None:
@@ -94,8 +99,10 @@ class Placer:
         try:
             made = self._make(job)
         except _Refused as refused:
-            self.withdraw(job)
-            return Placing(job, refused.answer)
+            placing = Placing(job, refused.answer)
+            if not placing.waits_for_image:  # of which nothing was made
+                self.withdraw(job)
+            return placing
         except UsageError as error:
             self.withdraw(job)
             return Placing(job, Rejected(Reason(ReasonKind.REJECTED, _words(error))))
@@ -180,6 +187,7 @@ class Placer:
     def _bodies(self, job: Submission) -> list[Callable[[str], dict[str, Any]]]:
         """Refuse all that can be refused before anything is created, and return what makes each member's body."""
         users = []
+        waits: Deferred | None = None
         for index in range(len(job.members)):
             executor = executor_of(job, index)
             container_body(job, index, self.secrets_path(job, index), "")
@@ -189,7 +197,12 @@ class Placer:
             user = self._images.user(executor)
             if isinstance(user, Rejected):
                 raise _Refused(user)
-            users.append((user if executor.user is None else executor.user).partition(":")[0])
+            if isinstance(user, Deferred):  # the images of a group are pulled at the same time
+                waits = waits or user
+            else:
+                users.append((user if executor.user is None else executor.user).partition(":")[0])
+        if waits is not None:
+            raise _Refused(waits)
         for index, user in enumerate(users):
             executor = executor_of(job, index)
             bound = "cap_drop" in executor.additional_kwargs  # then root may have no more rights than others
