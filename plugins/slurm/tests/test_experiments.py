@@ -137,6 +137,15 @@ def test_a_dry_run_shows_what_is_submitted_and_creates_nothing(through_ssh, remo
     assert "only-shown" not in cluster.run("squeue", "--me", "-h", "-t", "all", "-o", "%j")
 
 
+def test_what_sbatch_cannot_read_is_refused_through_ssh_as_well(through_ssh):
+    """It exits with 255, as ssh does where there is no connection."""
+    with run.Experiment("unreadable", through_ssh(), log_level="ERROR") as experiment:
+        job = experiment.add(run.Script(inline="true"), through_ssh(additional_parameters={"begin": "never"}))
+        experiment.run()
+        assert not experiment.wait(60)
+    assert (experiment.status(return_dict=True) or {})[job]["reason"] == "rejected: Invalid --begin specification"
+
+
 def test_many_watchers_of_one_cluster_ask_it_once(cluster, tmp_path):
     """Twenty processes that look at the same moment share one answer of squeue, by sdiag(1)."""
     job = cluster.run("sbatch", "--parsable", "-o", "/dev/null", stdin="#!/bin/sh\nexec sleep 60\n").strip()

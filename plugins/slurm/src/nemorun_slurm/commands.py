@@ -123,6 +123,9 @@ _CLEAN = f"""for name in $(env | sed -n 's/^\\(S[A-Z]*_[A-Z0-9_]*\\)=.*/\\1/p');
 case $name in {"|".join(sorted(_KEPT))}) ;; {"|".join(f"{prefix}*" for prefix in _NEVER_SET)}) unset "$name" ;; esac
 done"""
 
+# sbatch exits with 255 where it cannot read an option, and ssh where there is no connection.
+_NOT_SSH = "{ code=$?; [ $code -ne 255 ] || code=254; exit $code; }"
+
 
 class LocalCommands(Commands):
     """The commands of this machine."""
@@ -159,7 +162,8 @@ class SSHCommands(Commands):
             shared = self._share()
         assignments = " ".join(shlex.quote(f"{name}={value}") for name, value in environment.items())
         unset = " ".join(f"-u {name}" for name in without)
-        text = f"{self._tunnel.pre_command}\n{_CLEAN}\nexec env {unset} {assignments} {shlex.join(argv)}\n"
+        command = f"env {unset} {assignments} {shlex.join(argv)} || {_NOT_SSH}"
+        text = f"{self._tunnel.pre_command}\n{_CLEAN}\n{command}\n"
         return [*self._ssh(), *shared, self._tunnel.host, shlex.join(["sh", "-c", text])], self._environment()
 
     def _environment(self) -> dict[str, str]:
