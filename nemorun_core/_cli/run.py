@@ -29,6 +29,7 @@ __all__ = ["run"]
 @click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="Set a variable; repeatable.")
 @click.option("--detach", "-d", is_flag=True, help="Return when it was handed over; prints the id.")
 @click.option("--dryrun", is_flag=True, help="Only print what would be submitted.")
+@click.option("--verify", is_flag=True, help="Like --dryrun, and ask the scheduler whether it would take it.")
 @base_dir_option
 def run(
     target: str,
@@ -39,6 +40,7 @@ def run(
     variables: tuple[str, ...],
     detach: bool,
     dryrun: bool,
+    verify: bool,
     base_dir: str | None,
 ) -> int:
     """Run one function or script, and wait for it.
@@ -67,8 +69,8 @@ def run(
     experiment = Spoken(name or task.default_name(), where, base_dir=base_dir)
     with experiment:
         experiment.add(task, name=name, plugins=[plugin for plugin in made if isinstance(plugin, Plugin)])
-        if dryrun:
-            experiment.dryrun()
+        if dryrun or verify:
+            experiment.dryrun(verify=verify)
             return 0
     return start(experiment, detach=detach)
 

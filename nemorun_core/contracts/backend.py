@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import attrs
 
 from nemorun_core.contracts.executor import Executor
-from nemorun_core.contracts.observation import Answer, Handle, Observation
+from nemorun_core.contracts.observation import Answer, Handle, Observation, Rejected
 from nemorun_core.model.key import Key
 from nemorun_core.model.secret import Secret
 from nemorun_core.model.state import Condition
@@ -135,6 +135,17 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def render(self, job: Submission) -> Sequence[Document]:
         """Return exactly what `submit` would submit (E13). Works offline and creates nothing."""
+
+    def verify(self, job: Submission) -> str | Rejected:
+        """Ask the scheduler whether it would take a job, and create nothing.
+
+        Return a few words on what it answered, as "would start at 2026-11-27T14:00:00Z on n1", or the refusal; "", the
+        default, where a scheduler cannot be asked. For `Experiment.dryrun(verify=True)`: the job has no edges in it.
+
+        Raises:
+            TransientError: the scheduler did not answer.
+        """
+        return ""
 
     @abc.abstractmethod
     def submit(self, jobs: Sequence[Submission]) -> Iterator[tuple[Key, Answer]]:

@@ -418,19 +418,25 @@ class Experiment:
         """Wait until all jobs have ended; return whether all succeeded. After a time-out, False."""
         return self._running_session("wait").wait(timeout_seconds)
 
-    def dryrun(self) -> None:
-        """Print exactly what would be submitted, job by job. Nothing is started, and nothing is left on disk."""
+    def dryrun(self, *, verify: bool = False) -> None:
+        """Print exactly what would be submitted, job by job. Nothing is started, and nothing is left on disk.
+
+        Args:
+            verify: ask the schedulers, too, whether they would take the jobs, and print what each said.
+
+        Raises:
+            UsageError: a job would be refused. TransientError: a scheduler did not answer. Both only with `verify`.
+        """
+        from nemorun_core.experiment import rehearsal
+
         try:
             frozen = self._session.definition if self._session else None
             definition = frozen or self._freeze(sequential=False, detach=False, direct=False)
             assert self._folder is not None
             builder = Builder(definition, self._folder, self._registry)
-            for number, job in enumerate(definition.jobs):
-                submission = builder.build(job, 0)
-                with builder.executor(job).backend() as backend:
-                    print(f"Task {number}: {job.id}")
-                    for document in backend.render(submission):
-                        print(f"--- {document.name}\n{document.text}")
+            rehearsal.show(definition, builder)
+            if verify:
+                rehearsal.verify(definition, builder)
         finally:
             if self._session is None and self._folder is not None:
                 self._home.unclaim(self._folder)

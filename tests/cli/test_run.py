@@ -132,6 +132,14 @@ def test_a_dry_run_prints_the_submission_and_leaves_nothing(shell, folder, nemor
     assert not list(nemorun_home.rglob("experiment.json"))
 
 
+def test_verify_is_a_dry_run_that_asks_the_scheduler(shell, folder, nemorun_home):
+    said = shell("nemorun run hello.sh --env SEED=7 --verify")
+    assert said.code == 0
+    assert "SEED=7" in said.out
+    assert said.out.endswith("Task 0: hello.sh: LocalExecutor cannot be asked\n")
+    assert not list(nemorun_home.rglob("experiment.json"))
+
+
 def test_executor_and_plugin_take_fields(shell, folder):
     said = shell(
         'nemorun run hello.sh --name hello -e \'local[ntasks_per_node=2,env_vars={"A": "b,c"}]\' '

@@ -12,12 +12,12 @@ from nemorun_slurm.parse import (
     SACCT_FORMAT,
     SQUEUE_FORMAT,
     QueueRow,
-    expected_start,
     observe_state,
     parse_sacct,
     parse_squeue,
     refusal,
     submitted_id,
+    tried,
 )
 from nemorun_slurm.reasons import output_reason
 
@@ -305,10 +305,20 @@ def test_an_answer_without_a_number_is_no_answer(printed):
         submitted_id(printed)
 
 
-def test_a_job_that_was_only_tried_says_when_it_would_start():
-    said = "sbatch: Job 179 to start at 2026-11-27T01:43:57 using 1 processors on nodes n1 in partition main\n"
-    assert expected_start(said) == "2026-11-27T01:43:57.000Z"
-    assert expected_start("allocation failure: Invalid feature specification\n") is None
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("2026-11-27T01:11:36-0500 using 1 processors on nodes n1 in partition main", "2026-11-27T06:11:36Z on n1"),
+        ("2026-11-27T05:10:50+0000 using 2 processors on n[1-2]", "2026-11-27T05:10:50Z on n[1-2]"),  # heterogeneous
+        ("Unknown using 1 processors on nodes n1 in partition main", "Unknown on n1"),
+    ],
+)
+def test_a_job_that_was_only_tried_says_when_and_where_it_would_start(said, expected):
+    assert tried(f"sbatch: warning: x\nsbatch: Job 13 to start at {said}\n") == f"would start at {expected}"
+
+
+def test_a_job_that_was_taken_without_a_word_would_be_taken():
+    assert tried("") == "would be taken"
 
 
 def test_a_job_that_was_only_tried_is_refused_in_slurms_words():

@@ -31,7 +31,7 @@ from nemorun_slurm.attempt import Attempt, Word, duplicates, expects_records, is
 from nemorun_slurm.commands import Result
 from nemorun_slurm.executor import SlurmExecutor
 from nemorun_slurm.files import files_of, sources_of_secrets
-from nemorun_slurm.parse import QueueRow, observe_state, refusal, submitted_id
+from nemorun_slurm.parse import SBATCH_CLOCK, QueueRow, observe_state, refusal, submitted_id, tried
 from nemorun_slurm.queue import Queue, Snapshot
 from nemorun_slurm.quoting import comment
 from nemorun_slurm.script import KEY_MARK, batch_output, batch_script, job_name, secrets_text
@@ -89,6 +89,22 @@ class SlurmBackend(Backend):
     def _script(self, job: Submission) -> str:
         secrets = self._files.secrets(job) if sources_of_secrets(job) is not None else None
         return batch_script(self._files.localised(job), self._files.layout(job), secrets=secrets)
+
+    def verify(self, job: Submission) -> str | Rejected:
+        """Ask `sbatch --test-only`; what the site takes and holds back later, it does not tell."""
+        result = self._commands.run(
+            ["sbatch", "--test-only"],
+            stdin=self._script(job).encode("utf-8", "surrogateescape"),
+            environment=SBATCH_CLOCK,
+            without=sources_of_secrets(job) or (),
+            timeout_seconds=_SUBMIT_SECONDS,
+        )
+        if result.returncode == 0:
+            return tried(result.error)
+        answer = refusal(result.error, result.returncode)
+        if answer is None:
+            raise TransientError(f"sbatch gave no answer: {_last(result)}")
+        return answer if isinstance(answer, Rejected) else f"would wait: {answer.reason}"
 
     # Submitting.
 

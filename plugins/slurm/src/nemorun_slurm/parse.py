@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime, timezone
+from types import MappingProxyType
 
 import attrs
 
@@ -16,14 +18,15 @@ from nemorun_slurm.reasons import end_reason, waiting_reason
 
 __all__ = [
     "SACCT_FORMAT",
+    "SBATCH_CLOCK",
     "SQUEUE_FORMAT",
     "QueueRow",
-    "expected_start",
     "observe_state",
     "parse_sacct",
     "parse_squeue",
     "refusal",
     "submitted_id",
+    "tried",
 ]
 
 _MARK = "\x1f"
@@ -50,6 +53,9 @@ SACCT_FORMAT: tuple[str, ...] = (
     f"--format={','.join(_SACCT_FIELDS)}",
 )
 """Arguments of sacct that ask for jobs, their steps and their earlier incarnations; `--jobs` or `--name` is added."""
+
+SBATCH_CLOCK = MappingProxyType({"SLURM_TIME_FORMAT": "%Y-%m-%dT%H:%M:%S%z"})
+"""Variables with which sbatch tells times with their zone; what a job begins or ends at is read in the user's own."""
 
 _HEAD = re.compile(rf"^[0-9]+(?:\.[a-z0-9]+|[+][0-9]+)*{_MARK}", re.MULTILINE)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
@@ -219,10 +225,17 @@ def submitted_id(printed: str) -> str:
     return number
 
 
-def expected_start(said: str) -> str | None:
-    """Return when a job would start, ISO 8601 UTC, of what `sbatch --test-only` said; None where it did not say so."""
+def tried(said: str) -> str:
+    """Return in our words what `sbatch --test-only` said of a job that it would take, asked with `SBATCH_CLOCK`."""
     match = _TO_START.search(said)
-    return _time(match[1]) if match else None
+    if match is None:
+        return "would be taken"
+    try:
+        start = datetime.strptime(match["start"], "%Y-%m-%dT%H:%M:%S%z").astimezone(timezone.utc)
+        when = f"{start:%Y-%m-%dT%H:%M:%SZ}"
+    except ValueError:
+        when = match["start"]
+    return f"would start at {when} on {match['nodes']}"
 
 
 def refusal(stderr: str, returncode: int) -> Rejected | Deferred | None:
@@ -249,7 +262,9 @@ def refusal(stderr: str, returncode: int) -> Rejected | Deferred | None:
 
 
 _SAID = re.compile(r"^(?:sbatch: (?:error: |fatal: )?|allocation failure: )")
-_TO_START = re.compile(r"^sbatch: Job \S+ to start at (\S+) using ", re.MULTILINE)
+_TO_START = re.compile(
+    r"^sbatch: Job \S+ to start at (?P<start>\S+) using \d+ processors on (?:nodes )?(?P<nodes>\S+)", re.MULTILINE
+)
 # What sbatch's own reader says, with the exit code 255, which is ssh's where a connection broke.
 _SYNTAX = re.compile(
     r"^sbatch: (?:error: |fatal: )?(?:unrecognized option|invalid|option .* (?:requires|is ambiguous)|.*not a valid )",
