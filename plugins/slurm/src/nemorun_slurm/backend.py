@@ -10,6 +10,8 @@ from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
+import attrs
+
 from nemorun_core import (
     UNKNOWN,
     Accepted,
@@ -34,6 +36,7 @@ from nemorun_slurm.files import files_of, sources_of_secrets
 from nemorun_slurm.parse import SBATCH_CLOCK, QueueRow, observe_state, refusal, submitted_id, tried
 from nemorun_slurm.queue import Queue, Snapshot
 from nemorun_slurm.quoting import comment
+from nemorun_slurm.reasons import still
 from nemorun_slurm.script import KEY_MARK, batch_output, batch_script, job_name, secrets_text
 from nemorun_slurm.site import Site
 from nemorun_slurm.tunnel import Tunnel
@@ -45,6 +48,7 @@ _AT_ONCE = 4
 _CANCEL_SECONDS = 30.0
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 60.0
 _PART_OF_AGE = 6.0
+_LONGEST_QUIET_SECONDS = 90.0  # of a new connection, which takes an answer that is 15 s old for what is so now
 _DEPENDENCIES = {Condition.SUCCESS: "afterok", Condition.FAILURE: "afternotok", Condition.ANY: "afterany"}
 _OUTPUT_BYTES = 1 << 16
 _NO_SCRIPT = re.compile("Invalid job id|Job script not specified")  # scontrol says so with exit code 0
@@ -198,13 +202,23 @@ class SlurmBackend(Backend):
 
     def _look_for(self, jobs: Sequence[Submission]) -> Mapping[Key, str]:
         """Take up the jobs that are there; return those whose name a live job of another key has, and its id."""
-        snapshot = self._queue.jobs(time.time())
-        self._site.check(jobs)
-        self._files.refresh([job for job in jobs if os.path.isdir(job.folder)])
-        foreign: dict[Key, str] = {}
+        strangers: list[Attempt] = []
         for job in jobs:
-            attempt = Attempt(job, _name(job), changed=time.monotonic())
+            attempt = Attempt(job, _name(job))
             attempt.recall()
+            attempt.submitted, attempt.changed = _last_change(job)
+            if attempt.ids:
+                self._attempts[attempt.name] = attempt
+            else:
+                strangers.append(attempt)
+        if not strangers:
+            return {}  # as for each of many processes that look: squeue is asked where an answer is too old
+        snapshot = self._queue.jobs(time.time())
+        self._site.check([attempt.job for attempt in strangers])
+        self._files.refresh([attempt.job for attempt in strangers if os.path.isdir(attempt.job.folder)])
+        foreign: dict[Key, str] = {}
+        for attempt in strangers:
+            job = attempt.job
             for row in snapshot.rows.get(attempt.name, ()):
                 if not self._is_ours(attempt, row) and not observe_state(row)[0].is_final:
                     foreign[job.key] = row.job_id
@@ -252,11 +266,13 @@ class SlurmBackend(Backend):
         running_on = [attempt.job for attempt in attempts if runs_on(attempt, words[attempt.name])]
         self._files.refresh(expecting, running_on)
         ended: list[Submission] = []
+        before = time.monotonic()
         try:
             for attempt in attempts:
                 seen = attempt.observe(words[attempt.name])
-                if seen != attempt.seen:
-                    attempt.seen, attempt.changed = seen, time.monotonic()
+                if attempt.seen.members and seen.members != attempt.seen.members:
+                    attempt.changed = time.monotonic()
+                attempt.seen = attrs.evolve(seen, reason=still(attempt.seen.reason, seen.reason, time.time()))
                 if seen.is_over:
                     self._explain(attempt)
                     attempt.over = True
@@ -264,7 +280,11 @@ class SlurmBackend(Backend):
         except OSError as error:
             raise TransientError(f"{error.filename} cannot be read: {error.strerror}.") from None
         self._files.forget_secrets(ended)
-        self._attend([attempt for attempt in attempts if not attempt.over], words)
+        going_on = [attempt for attempt in attempts if not attempt.over]
+        self._attend(going_on, words)
+        just_ended = any(attempt.over_since is not None and attempt.over_since >= before for attempt in going_on)
+        if just_ended and time.time() - snapshot.asked > _SHORTEST_SECONDS:
+            self._look(going_on, strangers=False)  # that answer is from before the end, and says nothing of it
 
     def _explain(self, attempt: Attempt) -> None:
         """Look into what the batch script printed, where neither a record nor Slurm says why it ended."""
@@ -423,6 +443,17 @@ def _before_sbatch() -> Iterator[None]:
 
 def _name(job: Submission) -> str:
     return job_name(job.key, cast("SlurmExecutor", job.executors[0]).job_name_prefix)
+
+
+def _last_change(job: Submission) -> tuple[float, float]:
+    """Return when something was last added to a job's folder, as its start is: in POSIX seconds, and on the monotonic
+    clock, no longer ago there than this connection may begin with old answers."""
+    now = time.time()
+    try:
+        moment = min(os.stat(job.folder).st_mtime, now)
+    except OSError:  # it has none yet
+        moment = now
+    return moment, time.monotonic() - min(now - moment, _LONGEST_QUIET_SECONDS)
 
 
 def _key_line(key: Key) -> str:

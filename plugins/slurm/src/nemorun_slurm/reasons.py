@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from types import MappingProxyType
 
 from nemorun_core import Reason, ReasonKind
 
-__all__ = ["end_reason", "output_reason", "waiting_reason"]
+__all__ = ["end_reason", "output_reason", "still", "waiting_reason"]
 
+_STARTS = "; expected to start at "
 _LIMITS = re.compile(r"^AccountingPolicy|^Assoc|^QOS|^Max|Limit$")
 _OF_ONE_JOB = re.compile(r"PerJob|Min(?!utes)\w*(?:Limit|NotSatisfied)$")
 _NEVER = MappingProxyType(
@@ -97,8 +99,24 @@ def waiting_reason(state: str, word: str, expected_start: str | None) -> Reason:
     said = word if head and head not in ("None", "(null)") else ("" if meaning else state.lower().replace("_", " "))
     detail = f"{said} ({meaning})" if said and meaning else said or meaning
     if expected_start:
-        detail += f"; expected to start at {expected_start[:19]}Z"
+        detail += f"{_STARTS}{expected_start[:19]}Z"
     return Reason(kind, detail)
+
+
+def still(told: Reason | None, seen: Reason | None, now: float) -> Reason | None:
+    """Return why a job waits, of what was told last and what is seen now: the former, where only the expected start has
+    moved, and by less than a tenth of the time left. In a busy queue it moves each half minute, for hundreds of jobs.
+
+    Args:
+        now: POSIX seconds.
+    """
+    if told is None or seen is None or told.kind is not seen.kind:
+        return seen
+    (before, _, first), (after, _, second) = told.detail.partition(_STARTS), seen.detail.partition(_STARTS)
+    if before != after or not first or not second:
+        return seen
+    start, moved = (datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() for text in (first, second))
+    return told if abs(moved - start) < (start - now) / 10 else seen
 
 
 def end_reason(state: str, word: str, exit_code: int | None, signal: int | None) -> Reason | None:
