@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 
 import pytest
+from nemorun_slurm import SlurmExecutor
 from nemorun_torchrun import Torchrun
 
 from nemorun_core import Experiment, LocalExecutor, Partial, Script
 
 pytestmark = pytest.mark.torch
+
+# Read here: tests get settings of their own.
+CLUSTER = os.environ.get("SLURM_CLUSTER", "")
+REQUIRED = os.environ.get("NEMORUN_REQUIRE_ENGINES") == "1"
 
 REDUCE = textwrap.dedent(
     """
@@ -79,6 +85,19 @@ def test_two_members_meet(lines, backend):
 
 def test_two_nodes_of_a_member_meet(lines):
     assert lines(lines.script, LocalExecutor(nodes=2, ntasks_per_node=2, launcher="torchrun")) == expected(4)
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize("backend", ["c10d", "static"])
+def test_two_nodes_of_a_slurm_cluster_meet(lines, backend):
+    """Nodes of their own names, where tests/clusters/slurm/up was given --uts."""
+    if not CLUSTER:
+        (pytest.fail if REQUIRED else pytest.skip)(
+            "no Slurm cluster: tests/clusters/slurm/up --uts, then source its env"
+        )
+    launcher = Torchrun(rdzv_backend=backend)
+    executor = SlurmExecutor(nodes=2, ntasks_per_node=2, mem="2G", time="10", launcher=launcher)
+    assert lines(lines.script, executor) == expected(4)
 
 
 def test_a_process_that_fails_fails_the_job(tmp_path):
