@@ -82,14 +82,14 @@ class LawE3(LawsBase):
             kit.backend.poll([NOBODY])
 
     def test_e3_a_failed_find_is_said_to_have_failed(self, kit: Kit, scheduler_down: Breaking | None) -> None:
-        """An empty answer would let the engine submit again."""
+        """An answer without the one that nobody knows would let the engine submit it, perhaps again."""
         down = self._down(scheduler_down)
-        job = kit.make("exit 3")
+        job, unknown = kit.make("exit 3"), kit.make("exit 3")
         handle = kit.take(job)
         kit.end(handle)
         kit.reopen()
         with down(), pytest.raises(TransientError):
-            kit.backend.find([job])
+            kit.backend.find([job, unknown])
         assert kit.find(job) == {job.key: handle}
 
     def test_e3_a_failed_cancel_is_said_to_have_failed(self, kit: Kit, scheduler_down: Breaking | None) -> None:
