@@ -181,22 +181,42 @@ def test_the_engine_of_this_machine_is_the_default(config_folder):
     assert socket_path() == "/var/run/docker.sock"
 
 
-@pytest.mark.parametrize("how", ["file", "variable"])
-def test_the_current_context_names_the_engine(config_folder, monkeypatch, how):
+def make_context(config_folder, host):
+    """Keep a context `mine` as `docker context create` does."""
     folder = config_folder / "contexts" / "meta" / hashlib.sha256(b"mine").hexdigest()
     folder.mkdir(parents=True)
-    meta = {"Name": "mine", "Metadata": {}, "Endpoints": {"docker": {"Host": "unix:///run/mine.sock"}}}
+    meta = {"Name": "mine", "Metadata": {}, "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": False}}}
     (folder / "meta.json").write_text(json.dumps(meta))
+    return folder / "meta.json"
+
+
+@pytest.mark.parametrize("how", ["file", "variable"])
+def test_the_current_context_names_the_engine(config_folder, monkeypatch, how):
+    make_context(config_folder, "unix:///run/mine.sock")
     if how == "file":
         (config_folder / "config.json").write_text(json.dumps({"currentContext": "mine"}))
     else:
         monkeypatch.setenv("DOCKER_CONTEXT", "mine")
-    # docker-py looks for the folder once, when it is imported.
-    import docker.context.config as module  # type: ignore[import-untyped]
-
-    monkeypatch.setattr(module, "get_context_dir", lambda: str(config_folder / "contexts"))
-    monkeypatch.setattr(module, "get_meta_dir", lambda name=None: str(folder if name else folder.parent))
     assert socket_path() == "/run/mine.sock"
+
+
+@pytest.mark.parametrize("host", ["tcp://10.0.0.1:2376", "ssh://me@there"])
+def test_a_context_of_another_machine_is_refused_with_what_to_do(config_folder, monkeypatch, host):
+    make_context(config_folder, host)
+    monkeypatch.setenv("DOCKER_CONTEXT", "mine")
+    with pytest.raises(UsageError, match="of this machine only") as refused:
+        socket_path()
+    assert f"the Docker context 'mine' names the Docker engine '{host}'" in str(refused.value)
+    assert "DOCKER_CONTEXT=default" in str(refused.value)
+
+
+def test_a_context_that_is_not_there_or_broken_is_refused(config_folder, monkeypatch):
+    monkeypatch.setenv("DOCKER_CONTEXT", "mine")
+    with pytest.raises(UsageError, match="there is no Docker context 'mine'"):
+        socket_path()
+    make_context(config_folder, "unix:///run/mine.sock").write_text("[]")
+    with pytest.raises(UsageError, match="cannot be read"):
+        socket_path()
 
 
 def test_docker_host_wins_over_the_context(config_folder, monkeypatch):
