@@ -15,6 +15,7 @@ import pytest
 from nemorun_devkit.kit import Kit
 from nemorun_docker import DockerExecutor
 
+import nemorun_core as run
 from nemorun_core import Experiment, Script, State, TransientError
 
 from .conftest import SMALL, Between, clear, remains, wait_until
@@ -158,18 +159,23 @@ def test_gpus_are_given_as_they_were_asked_for(own, kit):
 
 
 def test_an_engine_whose_socket_is_cut_every_second_loses_nothing(between: Between, engine, tmp_path):
+    """Two waves of jobs, the ends of the first and all of the second between cuts."""
     executor = DockerExecutor(container_image=SMALL, pull="never", volumes=[f"{tmp_path}:{tmp_path}"])
     over = threading.Event()
+    cuts = 0
 
     def cut() -> None:
+        nonlocal cuts
         while not over.wait(1.0):
             between.cut()
+            cuts += 1
 
     cutting = threading.Thread(target=cut)
     with Experiment("cut", executor=executor, log_level="ERROR") as experiment:
         for number in range(8):
-            text = f"echo {number} >>{tmp_path}/runs; sleep 1; echo line; exit {number % 2}"
-            experiment.add(Script(inline=text, entrypoint="sh"), name=f"j{number}")
+            text = f"echo {number} >>{tmp_path}/runs; sleep 2; echo line; exit {number % 2}"
+            after = [run.after_any(f"j{number - 4}")] if number > 3 else []
+            experiment.add(Script(inline=text, entrypoint="sh"), name=f"j{number}", dependencies=after)
         cutting.start()
         try:
             experiment.run()
@@ -178,10 +184,14 @@ def test_an_engine_whose_socket_is_cut_every_second_loses_nothing(between: Betwe
             over.set()
             cutting.join()
     status = experiment.status(return_dict=True)
-    assert {name: job["state"] for name, job in status.items()} == {
-        f"j{number}": "FAILED" if number % 2 else "SUCCEEDED" for number in range(8)
+    assert {name: (job["state"], job["exit_code"]) for name, job in status.items()} == {
+        f"j{number}": ("FAILED", 1) if number % 2 else ("SUCCEEDED", 0) for number in range(8)
     }
     assert sorted((tmp_path / "runs").read_text().split()) == [str(number) for number in range(8)]
+    for job in status.values():
+        assert (Path(str(job["local_dir"])) / "0.0.0.out").read_text() == "line\n"
+    assert cuts >= 5
+    assert sum("/events?" in request for request in between.requests) >= 5  # the cuts were felt
     nonce = _nonce(experiment)
     try:
         assert remains(engine, nonce) == []
