@@ -118,6 +118,11 @@ class TestDockerExecutor(ExecutorLaws):
     def count_queries(self, between: Between):
         return lambda: len(between.requests)
 
+    @pytest.mark.nightly
+    @pytest.mark.timeout(600)  # an engine of two cores starts some five containers a second
+    def test_e12_a_poll_of_a_thousand_jobs_costs_as_much_as_one_of_one(self, kit, count_queries):
+        super().test_e12_a_poll_of_a_thousand_jobs_costs_as_much_as_one_of_one(kit, count_queries)
+
     @pytest.fixture
     def submitted_documents(self, between: Between):
         def given(job):
