@@ -110,6 +110,10 @@ FOR_GOOD = {
         "more than this machine",
     ),
     'invalid mount config for type "bind": bind source path does not exist: /nosuch': ("rejected", "bad mount"),
+    "--storage-opt is supported only for overlay over xfs with 'pquota' mount option": (
+        "limit",
+        "more than this machine",
+    ),
     "something new": ("rejected", "the Docker engine: something new"),
 }
 

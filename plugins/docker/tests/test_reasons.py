@@ -153,11 +153,77 @@ def test_a_gpu_without_a_driver_is_refused(kit, fields):
     assert "no GPU driver" in refused(kit, **fields).detail
 
 
-@pytest.mark.parametrize("fields", [{"cpus": 10_000}, {"memory": "1m"}, {"additional_kwargs": {"cpuset_cpus": "9999"}}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"cpus": 10_000},
+        {"memory": "1m"},
+        {"additional_kwargs": {"cpuset_cpus": "9999"}},
+        {"ulimits": ["nofile=9999999"], "runtime": "runc"},  # more than the kernel gives to anybody
+    ],
+)
 def test_limits_that_the_machine_does_not_give_are_refused(kit, fields):
     reason = refused(kit, **fields)
     assert reason.kind is ReasonKind.LIMIT, reason
     assert "more than this machine gives" in reason.detail
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"network": "nosuch"}, "network nosuch not found"),
+        ({"network": "container:nosuch"}, "No such container: nosuch"),
+        ({"ipc_mode": "container:nosuch"}, "No such container: nosuch"),
+        ({"user": "nosuch"}, "unable to find user nosuch"),
+        ({"additional_kwargs": {"devices": ["/dev/nosuch"]}}, "/dev/nosuch"),
+    ],
+)
+def test_what_is_not_there_is_refused_in_the_engines_words(kit, fields, words):
+    reason = refused(kit, **fields)
+    assert reason.kind is ReasonKind.REJECTED
+    assert reason.detail.startswith("the Docker engine: ")
+    assert words in reason.detail
+
+
+def test_limits_as_frameworks_recommend_them_are_taken(kit):
+    ulimits = ["memlock=-1", "stack=67108864"]
+    handle = kit.start("ulimit -s", executor=kit.options(ulimits=ulimits, shm_size="8g", ipc_mode="host"))
+    kit.end(handle)
+    assert kit.log(handle) == b"65536\n"
+
+
+def test_an_image_of_another_architecture_is_told_in_the_engines_words(kit, engine, tmp_path):
+    """Its shell is no program of this machine."""
+    shell = tmp_path / "image" / "bin" / "sh"
+    shell.parent.mkdir(parents=True)
+    shell.write_bytes(b"\x7fELF of some other machine")
+    shell.chmod(0o755)
+    docker("import", _tar(tmp_path / "image"), "test/foreign")
+    try:
+        member = kit.member(kit.start("exit 0", executor=kit.options(container_image="test/foreign")))
+        assert (member.state, member.reason.kind) == (State.FAILED, ReasonKind.REJECTED)
+        assert "exec format error" in member.reason.detail
+    finally:
+        clear(engine, kit.nonce)
+        docker("rmi", "test/foreign")
+
+
+def test_a_container_that_was_restarted_from_outside_runs_its_program_once(kit):
+    handle = kit.start("echo ran >>runs; echo up; sleep 60", cwd=kit.shared)
+    kit.shows(handle)
+    docker("restart", "-t", "5", handle)
+    member = kit.member(handle)
+    assert (member.state, member.exit_code, member.signals) == (State.FAILED, 143, ("TERM",))
+    kit.settle()
+    assert kit.lines("runs") == ["ran"]
+
+
+def test_a_container_that_was_paused_from_outside_can_be_cancelled(kit):
+    handle = kit.start("echo up; sleep 60", executor=kit.options(grace_seconds=600.0))
+    kit.shows(handle)
+    docker("pause", handle)
+    kit.backend.cancel([handle])
+    assert kit.member(handle).exit_code == 143
 
 
 def test_addresses_that_are_used_up_put_a_job_off(kit, engine):
@@ -233,6 +299,18 @@ def test_a_container_that_was_made_and_not_started_is_started_by_the_next_driver
     kit.backend._placer._make(job)
     assert kit.member(kit.adopt(job)).exit_code == 3
     assert kit.lines("runs") == ["ran"]
+
+
+def test_a_container_that_was_removed_before_its_start_is_made_again(kit):
+    """By somebody who prunes: it is in doubt, and then surely not there."""
+    job = kit.make("exit 3")
+    kit.backend._open([job])
+    [made] = kit.backend._placer._make(job)
+    docker("rm", made.id)
+    with pytest.raises(TransientError, match="removed before it was started"):
+        kit.backend._placer._start(made.id)
+    assert kit.find(job) == {}
+    assert kit.member(kit.take(job)).exit_code == 3
 
 
 def test_a_container_that_is_about_to_start_is_not_started_twice(kit):

@@ -269,7 +269,7 @@ class Placer:
     def _start(self, container: str) -> str:
         """Start a container that was never started; return why the engine refused, "" if it did not."""
         answer = self._engine.request("POST", f"/containers/{container}/start")
-        if answer.status == 404 and "no such container" in answer.message.lower():
+        if answer.status == 404 and container in answer.message:  # others are those whose network or ipc it shares
             raise TransientError(f"the container {container[:12]} was removed before it was started")
         return answer.message if answer.is_refusal else ""
 

@@ -35,7 +35,7 @@ _FOR_GOOD = (
     (
         ReasonKind.LIMIT,
         r"Range of CPUs is from|error setting rlimit|Minimum memory limit|ulimit|Requested (CPUs|memory nodes) are not"
-        r"|cpuset|memory limit should",
+        r"|cpuset|memory limit should|--storage-opt",
         "more than this machine gives",
     ),
     (
