@@ -20,8 +20,10 @@ def main() -> None:
     from tests.bench.docker import docker, missing
     from tests.bench.measure import Scale
     from tests.bench.rows import ROWS as HERE
+    from tests.bench.slurm_queries import queries, without_cluster
 
-    ROWS = {**HERE, "docker": docker}
+    ROWS = {**HERE, "docker": docker, "queries": queries}
+    NEEDS = {"docker": missing, "queries": without_cluster}  # what says why they are left out
 
     parser = argparse.ArgumentParser(prog="tests/bench", description="Measure the figures of docs/benchmarks.md.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(ROWS)}; all by default")
@@ -36,14 +38,9 @@ def main() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a start that compiles is nobody's usual one
     if not given.json:
         print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()}")
-    if "docker" in given.names or not (given.names or given.quick):
-        without = missing()
-        if without:
-            print(f"docker is left out: {without}", file=sys.stderr)
-    else:
-        without = "not asked for"
-    for name in given.names or ROWS:
-        if name == "docker" and without:
+    for name in given.names or [name for name in ROWS if not (given.quick and name in NEEDS)]:
+        if name in NEEDS and (without := NEEDS[name]()):
+            print(f"{name} is left out: {without}", file=sys.stderr)
             continue
         with tempfile.TemporaryDirectory(prefix="nemorun-bench-") as folder:
             os.environ["NEMORUN_HOME"] = os.path.join(folder, "home")

@@ -132,6 +132,7 @@ class Attempt:
     seen: Observation = UNKNOWN
     over: bool = False
     over_since: float | None = None
+    _claimed: bool = attrs.field(default=False, init=False)
     stopping: Stopping = attrs.field(init=False)
 
     @stopping.default
@@ -181,8 +182,10 @@ class Attempt:
 
     @property
     def claimed(self) -> bool:
-        """Whether any rank has started."""
-        return any(ranks.claimed for ranks in self.read())
+        """Whether any rank has started. Once that was seen, no record is read for it."""
+        if not self._claimed:
+            self._claimed = any(ranks.claimed for ranks in self.read())
+        return self._claimed
 
     def observe(self, word: Word) -> Observation:
         """Put together what the records say and what Slurm said before they were read.
