@@ -22,7 +22,7 @@ _NEMORUN = str(Path(sys.executable).with_name("nemorun"))
 _WATCHERS = 20
 _MINUTE = 60.0
 _START_SECONDS = 600.0
-_ASKED = re.compile(r"^\s*REQUEST_(?:JOB_INFO\w*|BATCH_SCRIPT)\s.*count:(\d+)", re.MULTILINE)
+_ASKED = re.compile(r"^\s*REQUEST_(?:JOB_INFO\w*|BATCH_SCRIPT|BUILD_INFO)\s.*count:(\d+)", re.MULTILINE)
 
 
 def without_cluster() -> str:

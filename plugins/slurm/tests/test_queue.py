@@ -141,6 +141,12 @@ def test_sacct_is_asked_once_for_all_that_anybody_wants():
     assert commands.asked == [["sacct", *SACCT_FORMAT, "--jobs", ids] for ids in ("3,4", "3,4,5")]
 
 
+def test_the_configuration_is_asked_for_once_by_all():
+    commands = Told(Result(0, b"ClusterName = alps\n", ""))
+    assert [queue(commands).config(time.time() - 15) for _ in range(3)] == ["ClusterName = alps\n"] * 3
+    assert commands.asked == [["scontrol", "show", "config"]]
+
+
 def test_where_nothing_is_accounted_sacct_has_no_answer_and_no_error():
     assert queue(Told(Result(1, b"", DISABLED))).ended(["3"], 0.0) is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,7 +35,11 @@ def jobs(tmp_path: Path) -> list[SimpleNamespace]:
 
 
 def site(connection: str = "here", identity: str = "conf") -> Site:
-    return Site(LocalCommands(), connection, lambda: identity)
+    return Site(config, connection, lambda: identity)
+
+
+def config(newer_than: float) -> str:
+    return LocalCommands().run(["scontrol", "show", "config"]).out.decode()
 
 
 def asked(answers: Path) -> list[str]:
@@ -67,7 +72,7 @@ def test_another_cluster_is_refused_and_both_are_named(answers, jobs):
 
 def test_a_connection_that_leads_elsewhere_meanwhile_is_asked_again(answers, jobs):
     conf = ["conf"]
-    one = Site(LocalCommands(), "here", lambda: conf[0])
+    one = Site(config, "here", lambda: conf[0])
     one.settle(jobs)
     answers.write_text("ClusterName = eiger\n")
     conf[0] = "other"
@@ -92,6 +97,18 @@ def test_a_cluster_that_does_not_say_its_name_is_asked_again(answers, jobs):
         one.settle(jobs)
     answers.write_text(name)
     one.settle(jobs)
+
+
+def test_who_looks_takes_an_answer_of_before_and_who_submits_does_not(jobs):
+    moments = []
+
+    def noted(newer_than: float) -> str:
+        moments.append(time.time() - newer_than)
+        return "ClusterName = alps\n"
+
+    for act in ("settle", "check", "settle"):
+        getattr(Site(noted, "here", lambda: "conf"), act)(jobs)
+    assert [round(age) for age in moments] == [0, 15, 0]
 
 
 def test_a_record_that_cannot_be_read_is_no_leave_to_go_on(answers, jobs, tmp_path):

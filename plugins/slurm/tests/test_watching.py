@@ -39,10 +39,11 @@ def kit_of(cluster: Cluster, monkeypatch, tmp_path: Path) -> Iterator[Callable[.
 
 @pytest.fixture
 def asked(wrapped: Wrapped, tmp_path: Path) -> Callable[[], int]:
-    """How often squeue was run; with a reason that is another one each time."""
+    """How often squeue and scontrol were run; squeue gives another reason each time."""
     log = tmp_path / "asked"
     log.touch()
     wrapped.put("squeue", f'echo >>{log}; real "$@" | sed "s/BeginTime/Word$(date +%N)/"')
+    wrapped.put("scontrol", f'echo >>{log}; real "$@"')
     return lambda: len(log.read_text())
 
 

@@ -67,7 +67,7 @@ class SlurmBackend(Backend):
         self._commands = tunnel.open()
         self._files = files_of(tunnel, self._commands)
         self._queue = Queue(self._commands, self._identity)
-        self._site = Site(self._commands, tunnel.connection(), self._identity)
+        self._site = Site(self._queue.config, tunnel.connection(), self._identity)
         self._attempts: dict[Handle, Attempt] = {}
         self._keys: dict[str, str] = {}  # id and name of a job to the key in its script
 

@@ -22,6 +22,7 @@ _QUERY_SECONDS = 60.0
 _WANTED_SECONDS = 600.0
 _TICK_SECONDS = 0.01
 _CLOCK = {"TZ": "UTC", "LC_ALL": "C", "SLURM_TIME_FORMAT": "standard"}
+_ARGUMENTS = {"sacct": SACCT_FORMAT, "scontrol": ("show", "config"), "squeue": SQUEUE_FORMAT}
 _NO_ACCOUNTING = "accounting storage is disabled"
 
 
@@ -81,7 +82,7 @@ class Queue:
         of, snapshot = self._parsed
         path = self._path("squeue")
         if of != path or not newer_than <= snapshot.asked <= time.time():
-            answer = self._shared(path, newer_than, None)
+            answer = self._shared("squeue", newer_than, None)
             rows: dict[str, list[QueueRow]] = {}
             for row in parse_squeue(answer.text):
                 rows.setdefault(row.name, []).append(row)
@@ -95,31 +96,37 @@ class Queue:
         Raises:
             TransientError: slurmdbd did not answer.
         """
-        answer = self._shared(self._path("sacct"), newer_than, ids)
+        answer = self._shared("sacct", newer_than, ids)
         return None if _NO_ACCOUNTING in answer.error else parse_sacct(answer.text)
 
-    def _shared(self, path: str, newer_than: float, ids: Collection[str] | None) -> _Answer:
+    def config(self, newer_than: float) -> str:
+        """Return what `scontrol show config` says.
+
+        Raises:
+            TransientError: slurmctld did not answer.
+        """
+        return self._shared("scontrol", newer_than, None).text
+
+    def _shared(self, command: str, newer_than: float, ids: Collection[str] | None) -> _Answer:
         """Return the shared answer where it will do, else ask and share what was said."""
-        called = time.time()
+        called, path = time.time(), self._path(command)
         with _locked(path):
             known = _read(path)
             if known is None or not known.will_do(newer_than, called, ids or ()):
-                known = self._ask(known, ids)
+                known = self._ask(command, known, ids)
                 _write(path, known)
         if known.error and _NO_ACCOUNTING not in known.error:
             raise TransientError(known.error)
         return known
 
-    def _ask(self, known: _Answer | None, ids: Collection[str] | None) -> _Answer:
+    def _ask(self, command: str, known: _Answer | None, ids: Collection[str] | None) -> _Answer:
         asked = time.time()
         wanted: dict[str, float] = {}
-        command = "squeue" if ids is None else "sacct"
+        argv = [command, *_ARGUMENTS[command]]
         if ids is not None:
             wanted = {name: until for name, until in (known.ids if known else {}).items() if until > asked}
             wanted.update(dict.fromkeys(ids, asked + _WANTED_SECONDS))
-            argv = [command, *SACCT_FORMAT, "--jobs", ",".join(sorted(wanted))]
-        else:
-            argv = [command, *SQUEUE_FORMAT]
+            argv += ["--jobs", ",".join(sorted(wanted))]
         try:
             result = self._commands.run(argv, environment=_CLOCK, timeout_seconds=_QUERY_SECONDS)
         except TransientError as error:

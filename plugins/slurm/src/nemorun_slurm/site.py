@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from collections.abc import Callable, Collection, Hashable
 
 from nemorun_core import Submission, TransientError
-from nemorun_slurm.commands import Commands
 from nemorun_slurm.files import write_whole
 
 __all__ = ["Site"]
 
-_SECONDS = 30.0
+_SHARED_SECONDS = 15.0  # how old an answer may be, to be shared by many processes that only look
 _NAME = re.compile(r"^ClusterName\s*=\s*(\S+)", re.MULTILINE)
 
 
@@ -23,12 +23,13 @@ class Site:
     SLURM_CONF may lead elsewhere the next time, where other jobs have the same numbers, and where nobody knows ours.
 
     Args:
+        config: returns what the cluster says of its configuration, asked at a moment or later: `Queue.config`.
         connection: names what the executor says of its cluster; jobs of another connection may be on another one.
         identity: names how Slurm's commands find theirs, at this moment.
     """
 
-    def __init__(self, commands: Commands, connection: Hashable, identity: Callable[[], Hashable]) -> None:
-        self._commands = commands
+    def __init__(self, config: Callable[[float], str], connection: Hashable, identity: Callable[[], Hashable]) -> None:
+        self._config = config
         self._identity = identity
         self._file = f"slurm-{hashlib.sha256(repr(connection).encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
         self._names: dict[Hashable, str] = {}
@@ -40,6 +41,9 @@ class Site:
         Raises:
             TransientError: it is another one, and what it says means nothing; or it does not answer.
         """
+        self._check(jobs, time.time() - _SHARED_SECONDS)
+
+    def _check(self, jobs: Collection[Submission], newer_than: float) -> None:
         for support in {job.support for job in jobs}:
             if (self._identity(), support) in self._right:
                 continue
@@ -50,9 +54,9 @@ class Site:
                 continue
             except OSError as error:
                 raise TransientError(f"{error.filename} cannot be read: {error.strerror}.") from None
-            if theirs and theirs != self._name():
+            if theirs and theirs != (here := self._name(newer_than)):
                 raise TransientError(
-                    f"the experiment's jobs are on Slurm's cluster {theirs!r}, and {self._name()!r} answers here.",
+                    f"the experiment's jobs are on Slurm's cluster {theirs!r}, and {here!r} answers here.",
                     hint=f"Set SLURM_CONF to that of {theirs!r}, and take the experiment up again.",
                 )
             self._right.add((self._identity(), support))
@@ -63,21 +67,20 @@ class Site:
         Raises:
             TransientError: as `check`. OSError: the disk refused.
         """
-        self.check(jobs)
+        now = time.time()
+        self._check(jobs, now)
         for support in {job.support for job in jobs}:
             if (self._identity(), support) not in self._right:
-                write_whole(self._record(support), f"{self._name()}\n".encode(), 0o600)
+                write_whole(self._record(support), f"{self._name(now)}\n".encode(), 0o600)
                 self._right.add((self._identity(), support))
 
-    def _name(self) -> str:
+    def _name(self, newer_than: float) -> str:
         identity = self._identity()
         if identity not in self._names:
-            result = self._commands.run(["scontrol", "show", "config"], timeout_seconds=_SECONDS)
-            found = _NAME.search(result.out.decode("utf-8", "replace"))
+            text = self._config(newer_than)
+            found = _NAME.search(text)
             if found is None:
-                raise TransientError(
-                    f"expected a ClusterName from scontrol show config, found {result.error[-200:]!r}."
-                )
+                raise TransientError(f"expected a ClusterName from scontrol show config, found {text[-200:]!r}.")
             self._names[identity] = found[1]
         return self._names[identity]
 
