@@ -28,7 +28,8 @@ class Capabilities:
         release: a job leaves something on the scheduler until `Backend.release`: a new driver releases again what the
             one before may not have.
         signals: names, without SIG, that `Backend.signal` can send.
-        largest_batch: most jobs in one `submit`; None for no bound.
+        largest_batch: most jobs in one `submit`; None: as the engine likes, which is some dozens. More are good where
+            one call takes them all, and one that is long keeps whoever cancels or takes over waiting.
         poll_interval_seconds: time between polls where `wait` is missing.
     """
 

@@ -303,7 +303,7 @@ class Worker(threading.Thread):
 
     def _offer(self, backend: Backend) -> None:
         """Submit until all is taken, a limit is reached, or somebody wants something else."""
-        largest = min(self._able.largest_batch or _CHUNK, _CHUNK)
+        largest = self._able.largest_batch or _CHUNK
         while self._offers and not self._held_back and not self._commands:
             jobs, events = self._offers.next(largest)
             if events:

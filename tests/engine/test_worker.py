@@ -87,9 +87,10 @@ class Scheduler(Backend):
 class Scripted(Executor):
     scheduler: Scheduler = attrs.field(factory=Scheduler)
     cannot: Exception | None = None
+    largest: int | None = None
 
     def capabilities(self):
-        return Capabilities(shares_files=True, poll_interval_seconds=0.01)
+        return Capabilities(shares_files=True, poll_interval_seconds=0.01, largest_batch=self.largest)
 
     def connection(self):
         return "scripted"
@@ -186,6 +187,30 @@ def test_a_job_is_submitted_watched_and_its_end_reported(driven):
     driven.expect(Observed("a", 0, 0, (running(),)))
     driven.end("a", 3)
     driven.expect(Observed("a", 0, 0, (ended(3),)))
+
+
+@pytest.mark.parametrize(("largest", "sizes"), [(None, [64, 36]), (1000, [100]), (30, [30, 30, 30, 10])])
+def test_a_backend_is_offered_as_many_jobs_at_once_as_it_declares(driven, monkeypatch, largest, sizes):
+    offered = []
+    submit = driven.scheduler.submit
+
+    def counted(jobs):
+        offered.append(len(jobs))
+        return submit(jobs)
+
+    monkeypatch.setattr(driven.scheduler, "submit", counted)
+    driven.executor.largest = largest
+    driven.start(submits=True).submit(*[f"job{number}" for number in range(100)])
+    driven.until(lambda: len(driven.of(Submitted)) == 100)
+    assert offered == sizes
+
+
+def test_jobs_that_a_call_did_not_answer_for_are_offered_again(driven, monkeypatch):
+    submit = driven.scheduler.submit
+    monkeypatch.setattr(driven.scheduler, "submit", lambda jobs: submit(jobs[-2:]))
+    driven.start().submit(*"abcde")
+    driven.until(lambda: len(driven.of(Submitted)) == 5)
+    assert [event.job for event in driven.of(Submitted)] == list("debca")
 
 
 def test_what_did_not_change_is_reported_once(driven):
