@@ -136,6 +136,12 @@ class Backend(abc.ABC):
     def render(self, job: Submission) -> Sequence[Document]:
         """Return exactly what `submit` would submit (E13). Works offline and creates nothing."""
 
+    def render_together(self, jobs: Sequence[Submission]) -> Iterator[tuple[Sequence[Key], Sequence[Document]]]:
+        """Return what one `submit` of these jobs would submit where none is there yet: which go out in one call of the
+        scheduler, and what it is given. By default each goes by itself. Works offline and creates nothing."""
+        for job in jobs:
+            yield (job.key,), self.render(job)
+
     def verify(self, job: Submission) -> str | Rejected:
         """Ask the scheduler whether it would take a job, and create nothing.
 
@@ -152,6 +158,7 @@ class Backend(abc.ABC):
         """Submit jobs in order, answering for each as soon as it is known.
 
         Each job is taken whole or refused whole (E1). After a `Deferred` the engine offers no later job of the call.
+        It may end before it has answered for all: the others were surely not taken, and are offered again.
 
         Raises:
             TransientError: the jobs that were not answered may have been taken (E2), unless it says `nothing_done`.

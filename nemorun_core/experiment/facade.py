@@ -421,6 +421,9 @@ class Experiment:
     def dryrun(self, *, verify: bool = False) -> None:
         """Print exactly what would be submitted, job by job. Nothing is started, and nothing is left on disk.
 
+        What goes out in one call of the scheduler is printed with the first of its jobs. Jobs that wait for others are
+        printed as each goes out by itself.
+
         Args:
             verify: ask the schedulers, too, whether they would take the jobs, and print what each said.
 
