@@ -37,9 +37,9 @@ def remote(tmp_path: Path) -> Path:
 def through_ssh(cluster: Cluster, remote: Path):
     """Return an executor of the cluster with nothing shared but a shell."""
 
-    def make(**fields: object) -> SlurmExecutor:
+    def make(pre_command: str = "", **fields: object) -> SlurmExecutor:
         options = ("-F", str(cluster.ssh_config))
-        tunnel = SSHTunnel(host="mini", job_dir=str(remote), options=options)
+        tunnel = SSHTunnel(host="mini", job_dir=str(remote), options=options, pre_command=pre_command)
         return SlurmExecutor(partition="main", tunnel=tunnel, **fields)
 
     return make
@@ -103,6 +103,25 @@ def test_logs_of_all_ranks_come_into_the_jobs_folder(through_ssh):
     assert [log_of(experiment, "a", f"0.0.0.out{suffix}") for suffix in ("", ".1", ".2", ".3")] == [
         f"{rank} of node {rank // 2}\n" for rank in range(4)
     ]
+
+
+def test_the_log_of_a_job_whose_name_has_blanks_comes(through_ssh):
+    with run.Experiment("ssh", through_ssh(), log_level="ERROR") as experiment:
+        experiment.add(run.Script(inline="echo hello"), name="two words.outcome")
+        experiment.run(check=True)
+    assert log_of(experiment, "two words.outcome") == "hello\n"
+
+
+def test_what_a_job_prints_while_it_is_looked_at_is_not_lost(through_ssh, wrapped, tmp_path):
+    """It ends right after the sizes of its streams were asked for."""
+    looked = tmp_path / "looked"
+    wrapped.put("stat", f'real "$@"; code=$?; [ -e {tmp_path}/armed ] && touch {looked} && sleep 1; exit $code')
+    executor = through_ssh(pre_command=f"PATH={tmp_path}/wrapped:$PATH")
+    text = f"touch {tmp_path}/armed; while ! [ -e {looked} ]; do sleep 0.02; done; echo late"
+    with run.Experiment("ssh", executor, log_level="ERROR") as experiment:
+        experiment.add(run.Script(inline=text), name="a")
+        experiment.run(check=True)
+    assert log_of(experiment, "a") == "late\n"
 
 
 def test_a_launcher_whose_network_drops_loses_nothing(cluster, through_ssh, remote, tmp_path):

@@ -26,23 +26,21 @@ __all__ = ["RemoteFiles", "matches"]
 
 _SEND_SECONDS = 600.0
 _PIECE_BYTES = 1 << 16
-# Reads a line a folder: `r` for its records, `s` for the sizes of its streams alone. Writes a line a stream, then the
-# records as a tar file.
+# Reads a line a folder: `r` for its records, `s` for the sizes of its streams alone. Writes the records as a tar file,
+# then a line a stream: what a program printed before an outcome that was read is counted.
 _REFRESH = """cd JOB_DIR || exit 1
-names=
-while IFS=' ' read -r what folder; do
-    for file in "$folder"/*.out* "$folder"/*.err* "$folder"/*.batch; do
-        case $file in *.outcome*) ;; *) [ ! -f "$file" ] || names="$names $file" ;; esac
-    done
-    [ "$what" = s ] || list="$list $folder"
-done
-[ -z "$names" ] || stat -L -c '%s %n' $names
-echo =
-for folder in $list; do
+asked=$(cat)
+printf '%s\\n' "$asked" | while IFS=' ' read -r what folder; do
     for file in "$folder"/*.start* "$folder"/*.outcome*; do
-        [ ! -f "$file" ] || printf '%s\\0' "$file"
+        [ "$what" = s ] || [ ! -f "$file" ] || printf '%s\\0' "$file"
     done
-done | tar -c -f - --null -T -"""
+done | tar -c -f - --null -T - || exit
+echo =
+printf '%s\\n' "$asked" | while IFS=' ' read -r what folder; do
+    for file in "$folder"/*.out* "$folder"/*.err* "$folder"/*.batch; do
+        case ${file##*/} in *.outcome*) ;; *) [ ! -f "$file" ] || printf '%s\\0' "$file" ;; esac
+    done
+done | xargs -0 -r stat -L -c '%s %n' --"""
 
 
 class _Entry(NamedTuple):
@@ -166,7 +164,7 @@ class RemoteFiles(Files):
         asked = [f"r {folder}" for folder in folders] + [f"s {folder}" for folder in others]
         text = _REFRESH.replace("JOB_DIR", shlex.quote(self._job_dir))
         found = self._run(text, "".join(f"{line}\n" for line in asked).encode("utf-8", "surrogateescape"))
-        listing, _, records = found.partition(b"=\n")
+        records, _, listing = found.rpartition(b"=\n")
         self._sizes.update({folder: {} for folder in (*folders, *others)})
         for line in listing.decode("utf-8", "surrogateescape").splitlines():
             size, _, path = line.partition(" ")
