@@ -87,4 +87,4 @@ def test_jobs_of_one_connection_are_asked_about_through_one():
         experiment.dryrun()
         before = len(OPENED)
         experiment.dryrun(verify=True)
-    assert (before, len(OPENED) - before) == (3, 3 + 1)
+    assert (before, len(OPENED) - before) == (1, 1 + 1)

@@ -8,12 +8,13 @@ import attrs
 import pytest
 from nemorun_slurm import SlurmExecutor
 from nemorun_slurm.attempt import Attempt, Word, duplicates
+from nemorun_slurm.calls import Call, Place
 from nemorun_slurm.parse import QueueRow
 
 from nemorun_core import UNKNOWN, Key, Member, ReasonKind, State, Submission, pad_outcome
 
 START = "nemorun-start 1 pid=1 uptime=1.00 host=n1 boot=other end\n"
-ROW = QueueRow(job_id="7", shown_id="7", name="a", state="RUNNING")
+ROW = QueueRow(job_id="7", name="a", state="RUNNING")
 NOTHING = Word([], since=True, told=True)
 
 
@@ -182,9 +183,11 @@ def test_components_of_a_heterogeneous_job_are_no_duplicates():
 
 
 def test_ids_are_remembered_for_their_key_alone(attempt):
-    attempt.remember("7")
-    with open(attempt.record, "a") as stream:
-        stream.write("8 another/key/0\n9 torn")
-    again = Attempt(attempt.job, "a")
+    call = Call.single(attempt.job)
+    call.remember("7")
+    with open(call.record, "a") as stream:
+        stream.write(f"8 # nemorun-key another/key/0\n9 {call.mark}")  # the last line is torn
+    again = Call.single(attempt.job)
     again.recall()
     assert again.ids == {"7"}
+    assert Attempt(attempt.job, "a", [Place(again)]).ids == {"7"}

@@ -38,6 +38,9 @@ if how in ("run", "detach"):
         add("never", dependencies=[bad])
         add("mend", dependencies=[run.after_failure(bad)])
         add("last", dependencies=[single, pair])
+        for number in range(10):  # without the secret, and so one array
+            task = run.Script(inline=program % (number % 2), env={"STARTS": starts})
+            experiment.add(task, name=f"equal{number}")
         experiment.run(detach=how == "detach")
 else:
     run.Experiment.from_id("kills").resume(detach=how == "resume --detach")
@@ -49,8 +52,9 @@ EXPECTED = {
     "never": "SKIPPED",
     "mend": "SUCCEEDED",
     "last": "SUCCEEDED",
+    **{f"equal{number}": "FAILED" if number % 2 else "SUCCEEDED" for number in range(10)},
 }
-STARTS = ["bad 0", "last 0", "mend 0", "pair 0", "pair 1", "single 0"]
+STARTS = ["bad 0", *(f"equal{number} 0" for number in range(10)), "last 0", "mend 0", "pair 0", "pair 1", "single 0"]
 
 
 class Killed(KilledDrivers):
@@ -65,7 +69,8 @@ class Killed(KilledDrivers):
     def check(self) -> None:
         status = self.status()
         assert self.states() == EXPECTED, status
-        assert status["bad"]["exit_code"] == 3
+        assert (status["bad"]["exit_code"], status["equal1"]["exit_code"]) == (3, 1)
+        assert list(self.folder.glob("batches/*.json")), "the equal jobs went out one by one"
         wait_until(lambda: not self.cluster.run("squeue", "-h", "--me", "-n", ",".join(self.names())), "the last job")
         assert sorted((self.home / "starts").read_text().splitlines()) == STARTS
         for name, state in EXPECTED.items():
@@ -75,7 +80,8 @@ class Killed(KilledDrivers):
         assert list(place.iterdir()) == [], "a secret outlived its job"
 
     def names(self) -> list[str]:
-        return [run.Key(self.nonce(), name, 0).slug(128) for name in EXPECTED]
+        arrays = [path.stem for path in self.folder.glob("batches/*.json")]
+        return [*arrays, *(run.Key(self.nonce(), name, 0).slug(128) for name in EXPECTED)]
 
 
 STARTS_OF = {name: sum(start.split()[0] == name for start in STARTS) for name in EXPECTED}

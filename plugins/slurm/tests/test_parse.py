@@ -113,10 +113,10 @@ def test_a_job_that_was_started_again_says_how_often(queued, accounted):
 def test_components_and_tasks_of_arrays_are_told_apart(queued, accounted):
     for rows in (queued, accounted):
         assert [(row.job_id, row.het_job, row.het_offset) for row in rows["het"]] == [("16", "16", 0), ("17", "16", 1)]
-    assert {(row.job_id, row.shown_id, row.array_job) for row in queued["arr"]} == {
-        ("15", "15_[2-4%1]", "15"),
-        ("29", "15_1", "15"),
-    }
+    assert sorted((row.job_id, row.array_job, row.task, row.state) for row in queued["arr"]) == [
+        ("15_1", "15", "1", "RUNNING"),
+        *((f"15_{task}", "15", str(task), "PENDING") for task in (2, 3, 4)),
+    ]
 
 
 def test_a_name_may_hold_marks_quotes_and_line_feeds(queued, accounted):
@@ -253,7 +253,7 @@ def test_a_job_of_before_midnight_has_its_own_day():
     ],
 )
 def test_an_end_has_its_reason(state, kind, final):
-    found, reason = observe_state(QueueRow(job_id="7", shown_id="7", name="a", state=state))
+    found, reason = observe_state(QueueRow(job_id="7", name="a", state=state))
     assert found is final
     assert reason is not None
     assert reason.kind is kind
@@ -261,7 +261,7 @@ def test_an_end_has_its_reason(state, kind, final):
 
 @pytest.mark.parametrize("state", ["COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "SOMETHING_NEW"])
 def test_what_is_no_end_is_not_taken_for_one(state):
-    assert observe_state(QueueRow(job_id="7", shown_id="7", name="a", state=state)) == (State.RUNNING, None)
+    assert observe_state(QueueRow(job_id="7", name="a", state=state)) == (State.RUNNING, None)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_what_is_no_end_is_not_taken_for_one(state):
     ],
 )
 def test_the_reason_of_a_waiting_job_is_of_a_kind_and_in_slurms_words(word, kind):
-    state, reason = observe_state(QueueRow(job_id="7", shown_id="7", name="a", state="PENDING", reason=word))
+    state, reason = observe_state(QueueRow(job_id="7", name="a", state="PENDING", reason=word))
     assert state is State.PENDING
     assert reason is not None
     assert reason.kind is kind

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nemorun_slurm import SlurmExecutor
-from nemorun_slurm.script import Layout, batch_script, job_name, secrets_text
+from nemorun_slurm.script import Layout, array_script, array_task, batch_script, job_name, secrets_text
 
 import nemorun_core
 from nemorun_core import Key, Member, Secret, Submission, UsageError
@@ -124,7 +124,7 @@ def test_bash_understands_the_script(name):
 
 
 def test_every_golden_file_is_of_a_job():
-    assert {path.stem for path in GOLDEN.iterdir()} == set(JOBS)
+    assert {path.stem for path in GOLDEN.iterdir()} == {*JOBS, "array"}
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +154,30 @@ def run(job: Submission, commands: str, *, secrets: str | None = None, **variabl
         return done.returncode, log.read_bytes() if log.exists() else b"", done.stderr
 
 
+def run_task(job: Submission, commands: str, *, before: int = 0, **variables: str) -> tuple[int, bytes, bytes]:
+    """Run a job as a task of an array, of which so many others come first; return exit code, log and batch output."""
+    with tempfile.TemporaryDirectory() as folder:
+        others = [submission(SlurmExecutor(), program=("false", f"other\n{number}")) for number in range(before)]
+        layout = Layout(folder=f"{folder}/the job's", support=str(SUPPORT))
+        Path(layout.folder).mkdir()
+        job = attrs.evolve(job, members=(attrs.evolve(job.members[0], cwd=folder),))
+        tasks = Path(folder, "a b.tasks")
+        lines = [array_task(one, layout) for one in (*others, job, *others)]
+        tasks.write_bytes("".join(lines).encode("utf-8", "surrogateescape"))
+        assert tasks.read_bytes().count(b"\n") == len(lines)
+        done = subprocess.run(
+            ["bash"],
+            input=array_script(job, name="a", mark="# m", size=len(lines), tasks=str(tasks)).encode(),
+            capture_output=True,
+            timeout=20,
+            env={"PATH": f"{commands}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURMD_NODENAME": "n1"}
+            | {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": str(before), **variables},
+        )
+        found = {path.name: path.read_bytes() for path in Path(layout.folder).iterdir()}
+        base = f"{job.key.attempt}.{variables.get('SLURM_RESTART_COUNT', 0)}.0"
+        return done.returncode, found.get(f"{base}.out", b""), done.stderr + found.get(f"{job.key.attempt}.batch", b"")
+
+
 WORD = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=30)
 NAME = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True).filter(
     lambda name: not name.startswith("NEMORUN_") and name not in ("IFS", "OLDPWD", "OPTIND", "PPID", "PWD", "PATH", "_")
@@ -177,6 +201,39 @@ def test_any_variables_arrive_at_the_program(commands, variables):
     assert {name: seen.get(name.encode()) for name in variables} == {
         name: value.encode() for name, value in variables.items()
     }
+
+
+@settings(max_examples=25)
+@given(words=st.lists(WORD, max_size=4), variables=st.dictionaries(NAME, WORD, max_size=2), before=st.integers(0, 5))
+def test_any_words_and_variables_arrive_at_a_task_of_an_array(commands, words, variables, before):
+    text = 'for word; do printf "%s\\0" "$word"; done; exec env -0'
+    job = submission(SlurmExecutor(), program=("/bin/sh", "-c", text, "sh", *words), environment=variables)
+    code, log, said = run_task(job, commands, before=before)
+    assert (code, said) == (0, b"")
+    expected = b"".join(word.encode() + b"\0" for word in words)
+    assert log.startswith(expected)
+    seen = log.removeprefix(expected).split(b"\0")
+    assert [name for name, value in variables.items() if f"{name}={value}".encode() not in seen] == []
+
+
+def test_a_task_of_an_array_has_output_exit_code_and_restarts_of_its_own(commands):
+    executor = SlurmExecutor(setup_lines="echo set up >&2", requeue=3)
+    job = submission(executor, program=("sh", "-c", "echo $NEMORUN_ATTEMPT; exit 7"))
+    assert run_task(job, commands, before=2, SLURM_RESTART_COUNT="2") == (7, b"2\n", b"set up\n")
+
+
+def test_the_last_restart_of_a_task_forbids_more_to_that_task_alone(commands, tmp_path):
+    """The last task of an array has the array's own number as SLURM_JOB_ID."""
+    (tmp_path / "scontrol").write_text('#!/bin/sh\necho "$@" >&2\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    job = submission(SlurmExecutor(requeue=1), program=("true",))
+    _, _, said = run_task(job, f"{tmp_path}:{commands}", before=1, SLURM_RESTART_COUNT="1")
+    assert said == b"update JobId=5_1 Requeue=0\n"
+
+
+def test_a_task_whose_line_is_not_there_runs_nothing(commands):
+    job = submission(SlurmExecutor(), program=("echo", "ran"))
+    assert run_task(job, commands, SLURM_ARRAY_TASK_ID="1")[:2] == (1, b"")
 
 
 def test_names_that_a_shell_has_itself_arrive_at_the_program(commands):

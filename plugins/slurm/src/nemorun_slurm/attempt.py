@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -19,7 +17,6 @@ from nemorun_core import (
     State,
     Stopping,
     Submission,
-    TransientError,
     base_path,
     ended_member,
     iso_time,
@@ -27,6 +24,7 @@ from nemorun_core import (
     read_rank,
 )
 from nemorun_core.contracts.witness import RankWitness
+from nemorun_slurm.calls import Place
 from nemorun_slurm.parse import QueueRow, observe_state
 from nemorun_slurm.reasons import output_reason
 
@@ -113,8 +111,8 @@ class Attempt:
     """What this connection knows of an attempt.
 
     Attributes:
-        job: as it was submitted; `name` is its name in Slurm.
-        ids: of Slurm's jobs that are surely ours: by our own answer, or since their script holds the key.
+        job: as it was submitted; `name` is its name in Slurm where it goes out by itself.
+        places: where it is to be looked for in Slurm.
         submitted: when it was taken, in POSIX seconds of this machine; 0.0 where another connection did it.
         changed: when something new was last seen, on the monotonic clock.
         incarnation: the newest that has a record.
@@ -125,7 +123,7 @@ class Attempt:
 
     job: Submission
     name: str
-    ids: set[str] = attrs.field(factory=set)
+    places: Sequence[Place] = ()
     submitted: float = 0.0
     changed: float = 0.0
     incarnation: int = 0
@@ -141,28 +139,9 @@ class Attempt:
         return Stopping(grace, again_seconds=_AGAIN_SECONDS)
 
     @property
-    def record(self) -> str:
-        """Path of the file on this machine that holds the ids, a line each."""
-        return os.path.join(self.job.folder, f"{self.job.key.attempt}.slurm")
-
-    def remember(self, job_id: str) -> None:
-        """Write down that an id is ours; on a full disk the job's script says so again."""
-        if job_id in self.ids:
-            return
-        self.ids.add(job_id)
-        with contextlib.suppress(OSError), open(self.record, "a", encoding="utf-8") as stream:
-            stream.write(f"{job_id} {self.job.key}\n")
-
-    def recall(self) -> None:
-        """Read the ids that were written down for this key. Raises TransientError."""
-        try:
-            with open(self.record, encoding="utf-8") as stream:
-                pairs = [line.rstrip("\n").partition(" ") for line in stream if line.endswith("\n")]
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise TransientError(f"{error.filename} cannot be read: {error.strerror}.") from None
-        self.ids.update(job_id for job_id, _, key in pairs if key == str(self.job.key))
+    def ids(self) -> set[str]:
+        """Of Slurm's jobs that are surely ours, as its commands take them."""
+        return {job_id for place in self.places for job_id in place.ids}
 
     def read(self) -> list[_Ranks]:
         """Read the records of the newest incarnation that has any. Raises OSError."""
@@ -205,10 +184,18 @@ class Attempt:
         if not word.live and word.since and (over or word.final is not None):
             return self._observed(self._dead(ranks, word.final) for ranks in members)
         if not word.live and word.since and word.told:
-            return UNKNOWN
+            return self._untold(members)
         if any(ranks.claimed for ranks in members):
             return self._observed(self._alive(members))
         return self._by_row(word.live, self.incarnation)
+
+    def _untold(self, members: Sequence[_Ranks]) -> Observation:
+        """What is seen of a job that Slurm does not know: a cancelled task that waited in an array leaves no trace."""
+        taken_back = self.stopping.begun and any(place.task for place in self.places)
+        if not taken_back or any(ranks.claimed for ranks in members):
+            return UNKNOWN
+        cancelled = MemberObservation(state=State.CANCELLED, reason=Reason(ReasonKind.BY_USER))
+        return self._observed([cancelled] * len(members))
 
     def _is_let_go(self, word: Word) -> bool:
         """Whether Slurm holds an ended job without a thought of starting it again: it says so, or has held it for long,
@@ -300,7 +287,7 @@ def duplicates(live: Sequence[QueueRow]) -> list[QueueRow]:
     if len(numbers) < 2:
         return []
     running = {row.het_job or row.job_id for row in live if row.state != "PENDING"}
-    kept = running or {min(numbers, key=int)}
+    kept = running or {min(numbers, key=lambda number: int(number.partition("_")[0]))}
     return [row for row in waiting if (row.het_job or row.job_id) not in kept]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import cast
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import attrs
 
@@ -29,28 +29,30 @@ from nemorun_core import (
     TransientError,
     UsageError,
 )
+from nemorun_slurm.arrays import sort_out
 from nemorun_slurm.attempt import Attempt, Word, duplicates, expects_records, is_over_its_time, runs_on
-from nemorun_slurm.commands import Result
-from nemorun_slurm.executor import SlurmExecutor
-from nemorun_slurm.files import files_of, sources_of_secrets
-from nemorun_slurm.parse import SBATCH_CLOCK, QueueRow, observe_state, refusal, submitted_id, tried
+from nemorun_slurm.calls import Batches, Call, Place, name_of
+from nemorun_slurm.commands import Result, last_line
+from nemorun_slurm.files import files_of
+from nemorun_slurm.parse import QueueRow, observe_state
 from nemorun_slurm.queue import Queue, Snapshot
-from nemorun_slurm.quoting import comment
 from nemorun_slurm.reasons import still
-from nemorun_slurm.script import KEY_MARK, batch_output, batch_script, job_name, secrets_text
+from nemorun_slurm.script import KEY_MARK, batch_output, secrets_text
+from nemorun_slurm.sending import Sender
 from nemorun_slurm.site import Site
 from nemorun_slurm.tunnel import Tunnel
 
 __all__ = ["SlurmBackend"]
 
-_SUBMIT_SECONDS = 60.0
 _AT_ONCE = 4
+_ALONE = 64  # jobs of one call of `submit`: whoever cancels, or takes over, is heard after those
 _CANCEL_SECONDS = 30.0
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 60.0
 _PART_OF_AGE = 6.0
 _LONGEST_QUIET_SECONDS = 90.0  # of a new connection, which takes an answer that is 15 s old for what is so now
 _DEPENDENCIES = {Condition.SUCCESS: "afterok", Condition.FAILURE: "afternotok", Condition.ANY: "afterany"}
 _OUTPUT_BYTES = 1 << 16
+_ALREADY_DONE = 2021 & 0xFF  # ESLURM_ALREADY_DONE of slurm_errno.h, as an exit code
 _NO_SCRIPT = re.compile("Invalid job id|Job script not specified")  # scontrol says so with exit code 0
 
 
@@ -59,7 +61,8 @@ class SlurmBackend(Backend):
 
     Whether a job of that name is ours is said by the id that `sbatch` gave us, which stands beside the job's records,
     or by the script that Slurm holds, whose second line has the full key. An id alone is never believed: a cluster
-    that lost its memory gives ids out again.
+    that lost its memory gives ids out again. The same holds for an array that many equal jobs went out as; which of
+    its tasks is which job was written down before.
     """
 
     def __init__(self, tunnel: Tunnel) -> None:
@@ -68,8 +71,10 @@ class SlurmBackend(Backend):
         self._files = files_of(tunnel, self._commands)
         self._queue = Queue(self._commands, self._identity)
         self._site = Site(self._queue.config, tunnel.connection(), self._identity)
+        self._batches = Batches()
+        self._sender = Sender(self._commands, self._files, self._batches)
         self._attempts: dict[Handle, Attempt] = {}
-        self._keys: dict[str, str] = {}  # id and name of a job to the key in its script
+        self._marks: dict[str, str] = {}  # number and name of a job or array to the mark in its script
 
     def _identity(self) -> Hashable:
         conf = os.environ.get("SLURM_CONF", "") if self._tunnel.shares_files else ""
@@ -82,92 +87,101 @@ class SlurmBackend(Backend):
 
     def render(self, job: Submission) -> Sequence[Document]:
         """Return the batch script, byte for byte, and the files of the members where the cluster will see them."""
-        layout = self._files.layout(job)
-        documents = [Document(f"{_name(job)}.sbatch", self._script(job))]
+        return [Document(f"{name_of(job)}.sbatch", self._sender.script(job)), *self._members_files(job)]
+
+    def render_together(self, jobs: Sequence[Submission]) -> Iterator[tuple[Sequence[Key], Sequence[Document]]]:
+        """Return many equal jobs as the arrays that they are submitted as: script, text of the tasks, files."""
+        arrays, alone = sort_out(jobs)
+        for array in arrays:
+            files = [document for job in array for document in self._members_files(job)]
+            yield [job.key for job in array], [*self._sender.array_documents(array), *files]
+        for job in alone:
+            yield [job.key], self.render(job)
+
+    def _members_files(self, job: Submission) -> Iterator[Document]:
+        folder = self._files.layout(job).folder
         for member in self._files.localised(job).members:
             for name, content in member.files.items():
-                text = content.decode("utf-8", "backslashreplace")
-                documents.append(Document(os.path.join(layout.folder, name), text))
-        return documents
-
-    def _script(self, job: Submission) -> str:
-        secrets = self._files.secrets(job) if sources_of_secrets(job) is not None else None
-        return batch_script(self._files.localised(job), self._files.layout(job), secrets=secrets)
+                yield Document(os.path.join(folder, name), content.decode("utf-8", "backslashreplace"))
 
     def verify(self, job: Submission) -> str | Rejected:
         """Ask `sbatch --test-only`; what the site takes and holds back later, it does not tell."""
-        result = self._commands.run(
-            ["sbatch", "--test-only"],
-            stdin=self._script(job).encode("utf-8", "surrogateescape"),
-            environment=SBATCH_CLOCK,
-            without=sources_of_secrets(job) or (),
-            timeout_seconds=_SUBMIT_SECONDS,
-        )
-        if result.returncode == 0:
-            return tried(result.error)
-        answer = refusal(result.error, result.returncode)
-        if answer is None:
-            raise TransientError(f"sbatch gave no answer: {_last(result)}")
-        return answer if isinstance(answer, Rejected) else f"would wait: {answer.reason}"
+        return self._sender.verify(job)
 
     # Submitting.
 
     def submit(self, jobs: Sequence[Submission]) -> Iterator[tuple[Key, Answer]]:
-        """Look for the jobs first, then give those that are not there to sbatch, a few at a time."""
-        unknown = [job for job in jobs if _name(job) not in self._attempts]
+        """Look for the jobs first, then give those that are not there to sbatch: many equal ones as one array, the
+        others a few at a time, and of those no more than one call can soon answer for."""
+        arrays, alone = sort_out([job for job in jobs if name_of(job) not in self._attempts])
+        alone = alone[:_ALONE]
+        texts, refused = self._prepare(arrays, alone)
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="sbatch") as pool:
+            calls: dict[Key, Future[Mapping[Key, Answer]]] = {}
+            for array in arrays:
+                if left := {job.key: (job, texts[job.key]) for job in array if job.key in texts}:
+                    calls.update(dict.fromkeys(left, pool.submit(self._send_array, left)))
+            for job in alone:
+                if job.key in texts:
+                    calls[job.key] = pool.submit(self._send, job, texts[job.key])
+            try:
+                for job in jobs:
+                    if job.key in refused:
+                        yield job.key, refused[job.key]
+                    elif job.key in calls:
+                        yield job.key, calls[job.key].result()[job.key]
+                    elif name_of(job) in self._attempts:
+                        yield job.key, Accepted(name_of(job))
+            finally:
+                for call in calls.values():
+                    call.cancel()
+
+    def _prepare(
+        self, arrays: Sequence[Sequence[Submission]], alone: Sequence[Submission]
+    ) -> tuple[Mapping[Key, str], Mapping[Key, Rejected]]:
+        """Have everything there that those jobs need which are not in Slurm yet. Return what they are submitted with,
+        the line of a task or a script, and which of the jobs are refused."""
+        together = {job.key for array in arrays for job in array}
+        chosen = {job.key: job for job in itertools.chain(*arrays, alone)}
         with _before_sbatch():
-            taken = self._look_for(unknown) if unknown else {}
+            taken = self._look_for(list(chosen.values())) if chosen else {}
         refused: dict[Key, Rejected] = {}
-        scripts: dict[Key, str] = {}
+        texts: dict[Key, str] = {}
         sent: list[tuple[Submission, str | None]] = []
-        for job in unknown:
-            if _name(job) in self._attempts or job.key in scripts:
+        for job in chosen.values():
+            if name_of(job) in self._attempts:
                 continue
             if job.key in taken:
-                said = f"Slurm's job {taken[job.key]} has the name {_name(job)!r} and another key"
+                said = f"Slurm's job {taken[job.key]} has the name {name_of(job)!r} and another key"
                 refused[job.key] = Rejected(Reason(ReasonKind.REJECTED, said))
                 continue
             try:
-                scripts[job.key] = self._script(job)
+                text = self._sender.task(job) if job.key in together else self._sender.script(job)
                 sent.append((job, secrets_text(job) or None))
+                texts[job.key] = text
             except (UsageError, ValueError) as error:
                 refused[job.key] = Rejected(Reason(ReasonKind.REJECTED, str(error)))
         if sent:
             with _before_sbatch():
                 self._site.settle([job for job, _ in sent])
                 self._files.send(sent)
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="sbatch") as pool:
-            calls = {job.key: pool.submit(self._sbatch, job, scripts[job.key]) for job, _ in sent}
-            try:
-                for job in jobs:
-                    if job.key in refused:
-                        yield job.key, refused[job.key]
-                    elif job.key in calls:
-                        yield job.key, calls[job.key].result()
-                    else:
-                        yield job.key, Accepted(_name(job))
-            finally:
-                for call in calls.values():
-                    call.cancel()
+        return texts, refused
 
-    def _sbatch(self, job: Submission, script: str) -> Answer:
-        result = self._commands.run(
-            ["sbatch", "--parsable", *self._dependencies(job)],
-            stdin=script.encode("utf-8", "surrogateescape"),
-            without=sources_of_secrets(job) or (),
-            timeout_seconds=_SUBMIT_SECONDS,
-        )
-        if result.returncode != 0:
-            answer = refusal(result.error, result.returncode)
-            if answer is None:
-                raise TransientError(f"sbatch gave no answer: {_last(result)}")
-            if isinstance(answer, Rejected):
-                self._files.forget_secrets([job])
-            return answer
-        attempt = self._keep(job)
-        attempt.submitted = time.time()
-        attempt.remember(submitted_id(result.out.decode("utf-8", "replace")))
-        return Accepted(attempt.name)
+    def _send(self, job: Submission, script: str) -> Mapping[Key, Answer]:
+        answer = self._sender.send(job, script, self._dependencies(job))
+        if isinstance(answer, Accepted):
+            self._keep(job)
+        return {job.key: answer}
+
+    def _send_array(self, jobs: Mapping[Key, tuple[Submission, str]]) -> Mapping[Key, Answer]:
+        try:
+            answers = self._sender.send_array(jobs)
+        except OSError as error:
+            raise TransientError(f"{error.filename} cannot be written: {error.strerror}.") from None
+        for job, _ in jobs.values():
+            if isinstance(answers[job.key], Accepted):
+                self._keep(job)
+        return answers
 
     def _dependencies(self, job: Submission) -> list[str]:
         """Return the edges for sbatch(1). Of an upstream that Slurm has twice, one runs and the others end at once: all
@@ -182,31 +196,36 @@ class SlurmBackend(Backend):
             words.append(":".join([kind, *ids]))
         return [f"--dependency={','.join(words)}", "--kill-on-invalid-dep=yes"] if words else []
 
-    def _keep(self, job: Submission) -> Attempt:
-        name = _name(job)
-        attempt = self._attempts.get(name)
-        if attempt is None:
-            attempt = self._attempts[name] = Attempt(job, name, changed=time.monotonic())
-        return attempt
+    def _keep(self, job: Submission) -> None:
+        """Take up a job that Slurm has just taken."""
+        attempt = self._attempts.setdefault(name_of(job), self._attempt(job))
+        attempt.submitted = time.time()
+
+    def _attempt(self, job: Submission) -> Attempt:
+        """Return a job with what is written down of it: where it may be in Slurm. Raises TransientError."""
+        alone = Call.single(job)
+        alone.recall()
+        places = (Place(alone), *self._batches.places(job.key))
+        return Attempt(job, name_of(job), places, changed=time.monotonic())
 
     # Finding.
 
     def find(self, jobs: Collection[Submission]) -> Mapping[Key, Handle]:
         """Return the jobs that left a record, or that Slurm holds with our key in their script: one squeue for all."""
-        unknown = [job for job in jobs if _name(job) not in self._attempts]
+        unknown = [job for job in jobs if name_of(job) not in self._attempts]
         if unknown:
             self._look_for(unknown)
             # A driver may have died when it had sent them, and before it submitted.
-            self._files.forget_secrets([job for job in unknown if _name(job) not in self._attempts])
-        return {job.key: _name(job) for job in jobs if _name(job) in self._attempts}
+            self._files.forget_secrets([job for job in unknown if name_of(job) not in self._attempts])
+        return {job.key: name_of(job) for job in jobs if name_of(job) in self._attempts}
 
     def _look_for(self, jobs: Sequence[Submission]) -> Mapping[Key, str]:
         """Take up the jobs that are there; return those whose name a live job of another key has, and its id."""
+        self._batches.read(jobs)
         strangers: list[Attempt] = []
         for job in jobs:
-            attempt = Attempt(job, _name(job))
-            attempt.recall()
-            attempt.submitted, attempt.changed = _last_change(job)
+            attempt = self._attempt(job)
+            attempt.submitted, attempt.changed = _last_change(attempt)
             if attempt.ids:
                 self._attempts[attempt.name] = attempt
             else:
@@ -219,32 +238,36 @@ class SlurmBackend(Backend):
         foreign: dict[Key, str] = {}
         for attempt in strangers:
             job = attempt.job
-            for row in snapshot.rows.get(attempt.name, ()):
-                if not self._is_ours(attempt, row) and not observe_state(row)[0].is_final:
+            ours = {row.job_id for row in self._rows(attempt, snapshot)}
+            for row in snapshot.rows.get((attempt.name, ""), ()):
+                if row.job_id not in ours and not observe_state(row)[0].is_final:
                     foreign[job.key] = row.job_id
             if attempt.ids or attempt.claimed:
                 self._attempts[attempt.name] = attempt
                 foreign.pop(job.key, None)
         return foreign
 
-    def _is_ours(self, attempt: Attempt, row: QueueRow) -> bool:
-        """Whether a job of our name is ours: known by its id, or by the key in its script, which is asked for once."""
-        if row.name != attempt.name:
-            return False
-        if row.job_id in attempt.ids:
+    def _is_ours(self, call: Call, row: QueueRow) -> bool:
+        """Whether a row of a call's name is of it: known by its number, or by the mark in its script, which is asked
+        for once."""
+        number = row.array_job or row.job_id
+        if number in call.ids:
             return True
-        known = f"{row.job_id} {row.name}"
-        if known not in self._keys:
+        known = f"{number} {row.name}"
+        if known not in self._marks:
             result = self._commands.run(
                 ["scontrol", "write", "batch_script", row.job_id, "-"], timeout_seconds=_CANCEL_SECONDS
             )
             if not result.out and not _NO_SCRIPT.search(result.error):
-                raise TransientError(f"scontrol gave no answer: {_last(result)}")
+                raise TransientError(f"scontrol gave no answer: {last_line(result)}")
             lines = result.out.decode("utf-8", "replace").splitlines()
-            self._keys[known] = next((line for line in lines if line.startswith(f"# {KEY_MARK} ")), "")
-        if self._keys[known] != _key_line(attempt.job.key):
+            mark = next((line for line in lines if line.startswith(f"# {KEY_MARK} ")), "")
+            if row.array_job and not result.out:
+                return False  # this task alone may be gone
+            self._marks[known] = mark
+        if self._marks[known] != call.mark:
             return False
-        attempt.remember(row.job_id)
+        call.remember(number)
         return True
 
     # Watching.
@@ -298,22 +321,29 @@ class SlurmBackend(Backend):
         return min(max(_SHORTEST_SECONDS, age / _PART_OF_AGE), _LONGEST_SECONDS)
 
     def _rows(self, attempt: Attempt, snapshot: Snapshot) -> list[QueueRow]:
-        return [row for row in snapshot.rows.get(attempt.name, ()) if self._is_ours(attempt, row)]
+        return [
+            row
+            for call, task in attempt.places
+            for row in snapshot.rows.get((call.name, task), ())
+            if self._is_ours(call, row)
+        ]
 
     def _words(
         self, attempts: Sequence[Attempt], rows: Mapping[str, list[QueueRow]], snapshot: Snapshot
     ) -> dict[str, Word]:
         """Ask accounting about those that left the queue, and put together what Slurm said of each."""
         leavers = [attempt for attempt in attempts if not rows[attempt.name] and attempt.submitted <= snapshot.asked]
-        ids = {job_id: attempt.name for attempt in leavers for job_id in attempt.ids}
+        places = [(place, attempt.name) for attempt in leavers for place in attempt.places]
+        names = {(place.call.name, job_id): name for place, name in places for job_id in place.ids}
+        numbers = {number for place, _ in places for number in place.call.ids}
         answered = True
-        if ids:
+        if numbers:
             try:
                 newer_than = time.time() - self._interval(leavers)
-                for row in self._queue.ended(ids.keys(), newer_than) or ():
-                    name = ids.get(row.job_id)
+                for row in self._queue.ended(numbers, newer_than) or ():
+                    name = names.get((row.name, row.job_id))
                     # A row that is not final is a job that slurmctld forgot, and tells nothing.
-                    if name is not None and row.name == name and observe_state(row)[0].is_final:
+                    if name is not None and observe_state(row)[0].is_final:
                         rows[name].append(row)
             except TransientError:
                 answered = False  # no witness: what the records say holds, and nothing else is concluded
@@ -332,8 +362,7 @@ class SlurmBackend(Backend):
         """Send KILL to the steps of what runs, and end the jobs."""
         attempts = self._open(handles)
         if attempts:
-            rows = self._fresh_rows(attempts)
-            self._kill([row for found in rows.values() for row in found])
+            self._kill(attempts, self._fresh_rows(attempts))
             now = time.monotonic()
             for attempt in attempts:
                 attempt.stopping.hurry(now)
@@ -365,15 +394,17 @@ class SlurmBackend(Backend):
             attempt.stopping.next(now)
             attempt.changed = now
 
-    def _kill(self, rows: Sequence[QueueRow]) -> None:
+    def _kill(self, attempts: Sequence[Attempt], rows: Mapping[str, Sequence[QueueRow]]) -> None:
         """End every process of these jobs at once. Slurm itself would first be polite for its KillWait."""
-        running = [row for row in rows if row.state == "RUNNING"]
-        self._scancel([f"{row.job_id}.{step}" for row in running for step in self._steps(row)], "--signal=KILL")
-        self._scancel([row.job_id for row in rows])
-
-    def _steps(self, row: QueueRow) -> range:
-        attempt = self._attempts.get(row.name)
-        return range(len(attempt.job.members) if attempt else 0)
+        steps = [
+            f"{row.job_id}.{step}"
+            for attempt in attempts
+            for row in rows[attempt.name]
+            if row.state == "RUNNING"
+            for step in range(len(attempt.job.members))
+        ]
+        self._scancel(steps, "--signal=KILL")
+        self._scancel([row.job_id for attempt in attempts for row in rows[attempt.name]])
 
     def _attend(self, attempts: Sequence[Attempt], words: Mapping[str, Word]) -> None:
         """Do what is due: take back duplicates, a time-out, the second polite signal, the kill."""
@@ -391,11 +422,12 @@ class SlurmBackend(Backend):
         again, dead = [], []
         for attempt in due:
             if attempt.stopping.next(now) == "KILL":
-                dead += rows[attempt.name]
+                dead.append(attempt)
             else:
                 again += [row.job_id for row in rows[attempt.name] if row.state == "RUNNING"]
         self._scancel(again, "--signal=TERM")
-        self._kill(dead)
+        if dead:
+            self._kill(dead, rows)
 
     def _scancel(self, ids: Sequence[str], *options: str) -> None:
         """Signal or end jobs or steps, by their ids: those of a row that was seen to be ours just now."""
@@ -403,7 +435,7 @@ class SlurmBackend(Backend):
             return
         result = self._commands.run(["scancel", *options, *ids], timeout_seconds=_CANCEL_SECONDS)
         if result.returncode != 0 and not _is_gone(result):
-            raise TransientError(f"scancel gave no answer: {_last(result)}")
+            raise TransientError(f"scancel gave no answer: {last_line(result)}")
 
     # Reading.
 
@@ -441,31 +473,22 @@ def _before_sbatch() -> Iterator[None]:
         raise
 
 
-def _name(job: Submission) -> str:
-    return job_name(job.key, cast("SlurmExecutor", job.executors[0]).job_name_prefix)
-
-
-def _last_change(job: Submission) -> tuple[float, float]:
-    """Return when something was last added to a job's folder, as its start is: in POSIX seconds, and on the monotonic
-    clock, no longer ago there than this connection may begin with old answers."""
+def _last_change(attempt: Attempt) -> tuple[float, float]:
+    """Return when something was last added to a job's folder, as its start is, or it was submitted: in POSIX seconds,
+    and on the monotonic clock, no longer ago there than this connection may begin with old answers."""
     now = time.time()
-    try:
-        moment = min(os.stat(job.folder).st_mtime, now)
-    except OSError:  # it has none yet
-        moment = now
+    moments = []
+    for path in (attempt.job.folder, *(place.call.record for place in attempt.places)):
+        with contextlib.suppress(OSError):  # it has none yet
+            moments.append(os.stat(path).st_mtime)
+    moment = min(max(moments, default=now), now)
     return moment, time.monotonic() - min(now - moment, _LONGEST_QUIET_SECONDS)
 
 
-def _key_line(key: Key) -> str:
-    """Return the line of a script that holds a key."""
-    return comment(f"{KEY_MARK} {key}")
-
-
 def _is_gone(result: Result) -> bool:
-    """Whether scancel only says that there is nothing to end."""
+    """Whether scancel only says that there is nothing to end. It may say so by its exit code alone, as when it has sent
+    a signal to a task of an array and tried that again."""
     said = result.error.splitlines()
-    return bool(said) and all("Invalid job id" in line or "already completing or completed" in line for line in said)
-
-
-def _last(result: Result) -> str:
-    return result.error.splitlines()[-1] if result.error else f"exit code {result.returncode}"
+    return bool(said or result.returncode == _ALREADY_DONE) and all(
+        "Invalid job id" in line or "already completing or completed" in line for line in said
+    )

@@ -19,7 +19,7 @@ from nemorun_core import TransientError, UsageError
 if TYPE_CHECKING:
     from nemorun_slurm.tunnel import SSHTunnel
 
-__all__ = ["Commands", "LocalCommands", "Result", "SSHCommands"]
+__all__ = ["Commands", "LocalCommands", "Result", "SSHCommands", "last_line"]
 
 _CONNECT_SECONDS = 30.0
 _CLOSE_SECONDS = 5.0
@@ -33,6 +33,11 @@ class Result(NamedTuple):
     returncode: int
     out: bytes
     error: str
+
+
+def last_line(result: Result) -> str:
+    """Return the last of what a command had to say for its failure."""
+    return result.error.splitlines()[-1] if result.error else f"exit code {result.returncode}"
 
 
 class Commands(abc.ABC):

@@ -16,7 +16,10 @@ from nemorun_slurm.tunnel import LocalTunnel, SSHTunnel
 if TYPE_CHECKING:
     from nemorun_core import Backend
 
-__all__ = ["SlurmExecutor"]
+__all__ = ["LARGEST_ARRAY", "SlurmExecutor"]
+
+LARGEST_ARRAY = 1000
+"""Most jobs that go out as one array: what the usual MaxArraySize, 1001, takes."""
 
 _PREFIX = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})?")
 
@@ -115,6 +118,7 @@ class SlurmExecutor(Executor):
             separate_stderr=True,
             fetch=not shares_files,
             native_edges=True,
+            largest_batch=LARGEST_ARRAY,
             poll_interval_seconds=2.0,
         )
 

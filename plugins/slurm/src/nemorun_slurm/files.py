@@ -20,7 +20,16 @@ from nemorun_slurm.commands import Commands
 from nemorun_slurm.script import Layout
 from nemorun_slurm.tunnel import LocalTunnel, SSHTunnel, Tunnel
 
-__all__ = ["Files", "LocalFiles", "files_of", "members_files", "outcomes", "sources_of_secrets", "write_whole"]
+__all__ = [
+    "Files",
+    "LocalFiles",
+    "batches_folder",
+    "files_of",
+    "members_files",
+    "outcomes",
+    "sources_of_secrets",
+    "write_whole",
+]
 
 
 def files_of(tunnel: Tunnel, commands: Commands) -> Files:
@@ -47,6 +56,18 @@ class Files(abc.ABC):
     @abc.abstractmethod
     def secrets(self, job: Submission) -> str:
         """Return where the job's secrets are for the cluster while it is not final."""
+
+    @abc.abstractmethod
+    def tasks(self, job: Submission, name: str) -> str:
+        """Return where the text of an array's tasks is for the cluster, of which the job is one."""
+
+    @abc.abstractmethod
+    def send_tasks(self, path: str, text: str) -> None:
+        """Have the text of an array's tasks there. Raises what `send` does."""
+
+    def forget_tasks(self, path: str) -> None:
+        """Remove the text of the tasks of an array that was not taken. Raises TransientError."""
+        self._remove([path])
 
     @abc.abstractmethod
     def send(self, jobs: Sequence[tuple[Submission, str | None]]) -> None:
@@ -86,6 +107,11 @@ class Files(abc.ABC):
         """Remove files of the cluster; one that is not there is no error."""
 
 
+def batches_folder(job: Submission) -> str:
+    """Return the folder on this machine that says which jobs of an experiment went out in one call."""
+    return os.path.join(os.path.dirname(job.folder), "batches")
+
+
 def outcomes(job: Submission) -> Iterator[tuple[str, str]]:
     """Yield base and suffix of each rank's records of the first incarnation."""
     for index, executor in enumerate(job.executors):
@@ -107,6 +133,12 @@ class LocalFiles(Files):
 
     def secrets(self, job: Submission) -> str:
         return os.path.join(self._secrets_dir, job.key.slug(128))
+
+    def tasks(self, job: Submission, name: str) -> str:
+        return os.path.join(batches_folder(job), f"{name}.tasks")
+
+    def send_tasks(self, path: str, text: str) -> None:
+        write_whole(path, text.encode("utf-8", "surrogateescape"), 0o600)
 
     def send(self, jobs: Sequence[tuple[Submission, str | None]]) -> None:
         for job, secrets in jobs:
@@ -152,13 +184,22 @@ def members_files(job: Submission) -> Iterator[tuple[str, bytes]]:
         yield from member.files.items()
 
 
-def write_whole(path: str, content: bytes, mode: int) -> None:
-    """Write a file whole, or leave the one that is there."""
+def write_whole(path: str, content: bytes, mode: int, *, sync: bool = False) -> None:
+    """Write a file whole, or leave the one that is there; with `sync`, also after a power cut."""
     new = f"{path}.{os.getpid()}.new"
     handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with open(handle, "wb") as stream:
         stream.write(content)
+        if sync:
+            stream.flush()
+            os.fsync(handle)
     os.replace(new, path)
+    if sync:
+        folder = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def sources_of_secrets(job: Submission) -> list[str] | None:

@@ -39,11 +39,13 @@ _SACCT_FIELDS = ("JobIDRaw", "JobID", "State", "ExitCode", "Submit", "Start", "E
 # Without a width, but with a suffix, squeue prints each field whole.
 SQUEUE_FORMAT: tuple[str, ...] = (
     "--me",
+    "--array",
     "--noheader",
     "--states=all",
     "--Format=" + ",".join(f"{name}:{_MARK}" for name in _SQUEUE_FIELDS),
 )
-"""Arguments of squeue that ask for all jobs of the user that slurmctld still knows, finished ones as well."""
+"""Arguments of squeue that ask for all jobs of the user that slurmctld still knows, finished ones as well, and for each
+task of an array."""
 
 SACCT_FORMAT: tuple[str, ...] = (
     "--duplicates",
@@ -58,6 +60,7 @@ SBATCH_CLOCK = MappingProxyType({"SLURM_TIME_FORMAT": "%Y-%m-%dT%H:%M:%S%z"})
 """Variables with which sbatch tells times with their zone; what a job begins or ends at is read in the user's own."""
 
 _HEAD = re.compile(rf"^[0-9]+(?:\.[a-z0-9]+|[+][0-9]+)*{_MARK}", re.MULTILINE)
+_TASKS = re.compile(r"(\d+)(?:-(\d+))?(?::(\d+))?(?=[],])")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 _STATES = {  # squeue and sacct are asked for long words; these are short for them, or only newer ones
     "CA": "CANCELLED", "CD": "COMPLETED", "CF": "CONFIGURING", "CG": "COMPLETING", "F": "FAILED", "NF": "NODE_FAIL",
@@ -79,11 +82,10 @@ _RUNNING = frozenset(
 
 @attrs.frozen(kw_only=True)
 class QueueRow:
-    """One incarnation of one job, or one component of a heterogeneous job, as Slurm told it.
+    """One incarnation of one job, one task of an array, or one component of a heterogeneous job, as Slurm told it.
 
     Attributes:
-        job_id: the number by which Slurm knows it, always a plain one.
-        shown_id: as Slurm shows it: "12", "12_3" for a task of an array, "12+1" for a component.
+        job_id: by which commands take it: a number, "12_3" for a task of an array.
         name: the job's name; free text.
         state: Slurm's long word: "RUNNING", "CANCELLED", "OUT_OF_MEMORY".
         reason: Slurm's word for why it waits or how it ended; "" where there is none.
@@ -93,12 +95,11 @@ class QueueRow:
         submitted, started, ended, expected_start: ISO 8601 UTC with milliseconds; None: not yet, or not known.
         nodes: where it runs or ran, as a list of Slurm's; "" while it waits.
         het_job, het_offset: the number of the heterogeneous job whose component it is, and which one; None: of none.
-        array_job: the number of the array that it is a task of; None: of none.
+        array_job, task: the number of the array that it is a task of, and which one; None and "": of none.
         out_of_memory: a step of it was killed for its memory.
     """
 
     job_id: str
-    shown_id: str
     name: str
     state: str
     reason: str = ""
@@ -113,6 +114,7 @@ class QueueRow:
     het_job: str | None = None
     het_offset: int | None = None
     array_job: str | None = None
+    task: str = ""
     out_of_memory: bool = False
 
 
@@ -130,10 +132,10 @@ def parse_squeue(text: str) -> list[QueueRow]:
         waits = word in _WAITING
         over = word not in _WAITING | _RUNNING
         code, signal = _ended(status)
-        rows.append(
+        rows += _each(
+            shown,
             QueueRow(
                 job_id=job_id,
-                shown_id=shown,
                 name=name,
                 state=word,
                 reason="" if reason in ("None", "N/A") else reason,
@@ -147,8 +149,7 @@ def parse_squeue(text: str) -> list[QueueRow]:
                 nodes=_nodes(nodes),
                 het_job=het if het.isdigit() and het != "0" else None,
                 het_offset=int(offset) if het.isdigit() and het != "0" and offset.isdigit() else None,
-                array_job=shown.partition("_")[0] if "_" in shown else None,
-            )
+            ),
         )
     return rows
 
@@ -160,6 +161,7 @@ def parse_sacct(text: str) -> list[QueueRow]:
         TransientError: a row that cannot be read.
     """
     found: dict[tuple[str, str], list[QueueRow]] = {}  # by name as well: a cluster may give an id out again
+    shown_as: dict[tuple[str, str], str] = {}
     latest: dict[str, list[QueueRow]] = {}
     for record in _records(text):
         fields = _split(record, len(_SACCT_FIELDS), _SACCT_FIELDS.index("JobName"))
@@ -170,6 +172,7 @@ def parse_sacct(text: str) -> list[QueueRow]:
                 of_job[-1] = attrs.evolve(of_job[-1], out_of_memory=True)
             continue
         incarnations = latest[number] = found.setdefault((number, name), [])
+        shown_as[number, name] = shown
         word = _state(state)
         code, signal = _ended(ended_with)
         over = word not in _WAITING | _RUNNING or word == "REQUEUED"
@@ -177,7 +180,6 @@ def parse_sacct(text: str) -> list[QueueRow]:
         incarnations.append(
             QueueRow(
                 job_id=number,
-                shown_id=shown,
                 name=name,
                 state=word,
                 reason=state.partition(" ")[2],
@@ -190,11 +192,10 @@ def parse_sacct(text: str) -> list[QueueRow]:
                 nodes=_nodes(nodes),
                 het_job=shared if offset else None,
                 het_offset=int(offset) if offset.isdigit() else None,
-                array_job=shown.partition("_")[0] if "_" in shown else None,
                 out_of_memory=word == "OUT_OF_MEMORY",
             )
         )
-    return [row for incarnations in found.values() for row in incarnations]
+    return [one for key, incarnations in found.items() for row in incarnations for one in _each(shown_as[key], row)]
 
 
 def observe_state(row: QueueRow) -> tuple[State, Reason | None]:
@@ -282,7 +283,7 @@ _BROKEN = re.compile(
 _POLICY = re.compile(r"\b(?:QOS|Assoc)[A-Z]\w+")
 _LIMIT = re.compile(
     r"resource temporarily unavailable|temporarily unable to accept|submit limit|maxjobcount|too many jobs|rate limit"
-    r"|try again later|insufficient space|no space left",
+    r"|try again later|insufficient space|no space left|invalid job array specification",
     re.IGNORECASE,
 )
 
@@ -304,6 +305,19 @@ def _split(record: str, count: int, free: int) -> list[str]:
     after = count - free - 1
     tail = parts[len(parts) - after :]
     return [*(part.strip() for part in parts[:free]), _MARK.join(parts[free : len(parts) - after]), *tail]
+
+
+def _each(shown: str, row: QueueRow) -> list[QueueRow]:
+    """Return a row for each task of an array that Slurm shows in one, as `12_[0-3,7%2]`; of any other job, itself."""
+    array, of_array, text = shown.partition("_")
+    if not of_array:
+        return [row]
+    tasks = [text]
+    if text.startswith("["):  # what was cut off, with three dots, is in none
+        listed = text.partition("%")[0] + ","
+        ranges = [(int(first), int(last or first), int(step or 1)) for first, last, step in _TASKS.findall(listed)]
+        tasks = [str(task) for first, last, step in ranges for task in range(first, last + 1, step)]
+    return [attrs.evolve(row, job_id=f"{array}_{task}", array_job=array, task=task) for task in tasks]
 
 
 def _state(text: str) -> str:

@@ -27,13 +27,13 @@ _NO_ACCOUNTING = "accounting storage is disabled"
 
 
 class Snapshot(NamedTuple):
-    """One answer of squeue: all jobs that slurmctld still knows, finished ones as well, by name.
+    """One answer of squeue: all jobs that slurmctld still knows, finished ones as well, by name and task of an array.
 
     `asked` is when the question was sent, in POSIX seconds of this machine: what was submitted later may be missing.
     """
 
     asked: float
-    rows: Mapping[str, Sequence[QueueRow]]
+    rows: Mapping[tuple[str, str], Sequence[QueueRow]]
 
 
 class _Answer(NamedTuple):
@@ -83,9 +83,9 @@ class Queue:
         path = self._path("squeue")
         if of != path or not newer_than <= snapshot.asked <= time.time():
             answer = self._shared("squeue", newer_than, None)
-            rows: dict[str, list[QueueRow]] = {}
+            rows: dict[tuple[str, str], list[QueueRow]] = {}
             for row in parse_squeue(answer.text):
-                rows.setdefault(row.name, []).append(row)
+                rows.setdefault((row.name, row.task), []).append(row)
             snapshot = Snapshot(answer.asked, rows)
             self._parsed = (path, snapshot)
         return snapshot

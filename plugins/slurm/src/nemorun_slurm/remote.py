@@ -106,6 +106,12 @@ class RemoteFiles(Files):
     def secrets(self, job: Submission) -> str:
         return f"{self._job_dir}/secrets/{job.key.slug(128)}"
 
+    def tasks(self, job: Submission, name: str) -> str:
+        return f"{self._job_dir}/{job.key.nonce}/batches/{name}.tasks"
+
+    def send_tasks(self, path: str, text: str) -> None:
+        self._send([_Entry(os.path.relpath(path, self._job_dir), text.encode("utf-8", "surrogateescape"))])
+
     def send(self, jobs: Sequence[tuple[Submission, str | None]]) -> None:
         entries: list[_Entry] = []
         for job, secrets in jobs:
@@ -121,12 +127,14 @@ class RemoteFiles(Files):
                 entries.append(_Entry(name, secrets.encode("utf-8", "surrogateescape")))
             for bundle in filter(None, job.bundles):
                 self._send_bundle(bundle)
-        packed = _pack(entries)
+        self._send(entries)
+        self._sent.update(job.key.nonce for job, _ in jobs)
+
+    def _send(self, entries: Sequence[_Entry]) -> None:
         text = f"umask 077; mkdir -p {shlex.quote(self._job_dir)} && cd {shlex.quote(self._job_dir)} && " + (
             "tar -x --skip-old-files -f -"
         )
-        self._run(text, packed)
-        self._sent.update(job.key.nonce for job, _ in jobs)
+        self._run(text, _pack(entries))
 
     def _experiment(self, job: Submission) -> Iterator[_Entry]:
         """Yield what all jobs of an experiment need, once a connection."""

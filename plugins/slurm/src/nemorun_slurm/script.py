@@ -21,11 +21,26 @@ from nemorun_slurm.quoting import comment, directive, filename, shell
 if TYPE_CHECKING:
     from nemorun_slurm.executor import SlurmExecutor
 
-__all__ = ["KEY_MARK", "Layout", "batch_output", "batch_script", "job_name", "secrets_text"]
+__all__ = [
+    "KEY_MARK",
+    "LONGEST_NAME",
+    "Layout",
+    "array_script",
+    "array_task",
+    "batch_output",
+    "batch_script",
+    "job_name",
+    "secrets_text",
+]
 
 KEY_MARK = "nemorun-key"
 """The comment line that names the full key begins with `#`, a blank and this word."""
-_LONGEST_NAME = 128
+LONGEST_NAME = 128
+"""Characters of a job's name in Slurm."""
+
+_START = """trap 'exit $(($? ? $? : 1))' EXIT  # an end before the last line is no success
+NEMORUN_srun=$(command -v srun)
+NEMORUN_restarts=${SLURM_RESTART_COUNT:-0}"""
 
 # Run by srun for each rank: learns which one it is and becomes the shim, in the smallest shell there is. Nothing but
 # variables that begin with NEMORUN_ is changed; the shim's arguments come without the suffix, which is made here.
@@ -63,6 +78,12 @@ for NEMORUN_count in ${SLURM_TASKS_PER_NODE//,/ }; do
 done
 NEMORUN_nodes=("${NEMORUN_slots[@]}")"""
 
+# The line of this task of the array, of which each sets NEMORUN_base and defines NEMORUN_member.
+_TASK = r"""mapfile -s "$SLURM_ARRAY_TASK_ID" -n 1 -t NEMORUN_task <TASKS && [ -n "$NEMORUN_task" ] || exit 1
+eval "$NEMORUN_task"
+exec REDIRECT"$NEMORUN_base.batch" 2>&1
+NEMORUN_base=$NEMORUN_base.$NEMORUN_restarts"""
+
 # A signal ends a wait early, so that each is waited for until it is gone. The program's steps get theirs from Slurm.
 _WAIT = r"""trap : TERM HUP USR1 USR2
 NEMORUN_highest=0
@@ -94,7 +115,7 @@ class Layout:
 
 def job_name(key: Key, prefix: str = "") -> str:
     """Return the name of an attempt in Slurm, by which it is found again: at most 128 characters, safe anywhere."""
-    return prefix + key.slug(_LONGEST_NAME - len(prefix))
+    return prefix + key.slug(LONGEST_NAME - len(prefix))
 
 
 def batch_output(folder: str, attempt: int) -> str:
@@ -117,16 +138,74 @@ def batch_script(job: Submission, layout: Layout, *, secrets: str | None = None)
     """
     executors = cast("Sequence[SlurmExecutor]", job.executors)
     parts = components(executors)
+    head = [
+        comment(f"{KEY_MARK} {job.key}"),
+        directive("--job-name", job_name(job.key, executors[0].job_name_prefix)),
+        directive("--output", filename(batch_output(layout.folder, job.key.attempt))),
+        directive("--chdir", layout.folder),
+    ]
+    start = [
+        f"NEMORUN_base={shell(posixpath.join(layout.folder, str(job.key.attempt)))}.$NEMORUN_restarts",
+        *_restarts(executors[0].requeue, "$SLURM_JOB_ID"),
+    ]
+    members = [_member(job, member, parts, layout, secrets) for member in range(len(job.members))]
+    return _script(job, parts, head, start, members)
+
+
+def array_script(job: Submission, *, name: str, mark: str, size: int, tasks: str) -> str:
+    """Return the text that gives many jobs to `sbatch` at once, as one array; each is as `batch_script` would have it.
+
+    What they differ in is in the file `tasks` on the cluster, a line each as `array_task` makes it. Jobs may be one
+    array if this is the same text for all: they have one member, no edges and no secrets.
+
+    Args:
+        job: any of them.
+        mark: the comment line that says whose the array is.
+    """
+    executor = cast("SlurmExecutor", job.executors[0])
+    head = [
+        mark,
+        directive("--job-name", name),
+        directive("--array", f"0-{size - 1}"),
+        directive("--output", "/dev/null"),  # sbatch has no name for a folder of each task's: the script does it
+        directive("--chdir", posixpath.dirname(tasks)),
+    ]
+    redirect = ">" if executor.open_mode == "truncate" else ">>"
+    start = [
+        _TASK.replace("TASKS", shell(tasks)).replace("REDIRECT", redirect),
+        *_restarts(executor.requeue, "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"),
+    ]
+    return _script(job, components([executor]), head, start, ["(NEMORUN_member) </dev/null &\nNEMORUN_steps+=($!)"])
+
+
+def array_task(job: Submission, layout: Layout) -> str:
+    """Return the one line of bash that makes a task of an array this job.
+
+    Raises:
+        UsageError: a text cannot be passed on.
+    """
+    parts = components(cast("Sequence[SlurmExecutor]", job.executors))
+    base = shell(posixpath.join(layout.folder, str(job.key.attempt)))
+    text = f"NEMORUN_base={base}; NEMORUN_member() {{ {_step(job, 0, parts, layout, ' ')}; }}"
+    return text.replace("\n", "'$'\\n''") + "\n"  # a line feed stands between single quotes
+
+
+def _script(
+    job: Submission, parts: Sequence[Component], head: Sequence[str], start: Sequence[str], members: Sequence[str]
+) -> str:
+    timeouts = [one.timeout_seconds for one in job.executors if one.timeout_seconds is not None]
+    timeout = max(timeouts) if len(timeouts) == len(job.executors) else None
+    asked = [line for part in parts for line in ("#SBATCH hetjob", *directives(part, timeout))][1:]
     sections = [
-        _head(job, parts, layout),
-        _start(job, layout, executors[0].requeue),
+        "\n".join(["#!/bin/bash", *head, *asked]),
+        "\n".join([_START, *start]),
         _hosts(parts),
         _PORT,
         "export NEMORUN_HEAD_HOST=$NEMORUN_MEMBER_0_HOST NEMORUN_HEAD_PORT",
         _RANK,
-        *_setup(job, executors[0]),
+        *_setup(job, cast("SlurmExecutor", job.executors[0])),
         "NEMORUN_steps=()",
-        *(_member(job, member, parts, layout, secrets) for member in range(len(job.members))),
+        *members,
         _WAIT,
     ]
     return "\n\n".join(sections) + "\n"
@@ -146,37 +225,14 @@ def secrets_text(job: Submission) -> str:
     return "\n".join(["case $NEMORUN_MEMBER in", *lines, "esac", ""]) if lines else ""
 
 
-def _head(job: Submission, parts: Sequence[Component], layout: Layout) -> str:
-    executor = cast("SlurmExecutor", job.executors[0])
-    timeouts = [one.timeout_seconds for one in job.executors if one.timeout_seconds is not None]
-    timeout = max(timeouts) if len(timeouts) == len(job.executors) else None
-    lines = [
-        "#!/bin/bash",
-        comment(f"{KEY_MARK} {job.key}"),
-        directive("--job-name", job_name(job.key, executor.job_name_prefix)),
-        directive("--output", filename(batch_output(layout.folder, job.key.attempt))),
-        directive("--chdir", layout.folder),
+def _restarts(requeue: bool | int | None, job_id: str) -> list[str]:
+    """Return what keeps the number of restarts."""
+    if not requeue or requeue is True:
+        return []
+    return [
+        f'[ "$NEMORUN_restarts" -lt {requeue} ] || scontrol update JobId="{job_id}" Requeue=0',
+        f'[ "$NEMORUN_restarts" -le {requeue} ] || {{ echo "nemorun: {requeue} restarts are over" >&2; exit 1; }}',
     ]
-    for number, part in enumerate(parts):
-        if number:
-            lines.append("#SBATCH hetjob")
-        lines += directives(part, timeout)
-    return "\n".join(lines)
-
-
-def _start(job: Submission, layout: Layout, requeue: bool | int | None) -> str:
-    lines = [
-        "trap 'exit $(($? ? $? : 1))' EXIT  # an end before the last line is no success",
-        "NEMORUN_srun=$(command -v srun)",
-        "NEMORUN_restarts=${SLURM_RESTART_COUNT:-0}",
-        f"NEMORUN_base={shell(posixpath.join(layout.folder, str(job.key.attempt)))}.$NEMORUN_restarts",
-    ]
-    if requeue and requeue is not True:
-        lines += [
-            f'[ "$NEMORUN_restarts" -lt {requeue} ] || scontrol update JobId="$SLURM_JOB_ID" Requeue=0',
-            f'[ "$NEMORUN_restarts" -le {requeue} ] || {{ echo "nemorun: {requeue} restarts are over" >&2; exit 1; }}',
-        ]
-    return "\n".join(lines)
 
 
 def _hosts(parts: Sequence[Component]) -> str:
@@ -206,22 +262,28 @@ def _member(job: Submission, number: int, parts: Sequence[Component], layout: La
     `env` sets that, and not the shell, which has its own ideas of names such as UID or SECONDS.
     """
     member, executor = job.members[number], cast("SlurmExecutor", job.executors[number])
-    part = next(part for part in parts if number in part.members)
-    inside = exported(executor, tuple(member.environment))
-    lines = [f"({comment(f'member {number}')}"]
-    variables = []
-    for name, value in member.environment.items():
-        names = [name, f"APPTAINERENV_{name}"] if name in inside else [name]
-        if isinstance(value, Secret):
-            lines.append(comment(f"{name}: {value}"))
-        elif name != "NEMORUN_ATTEMPT":
-            variables += [f"{each}={shell(value)}" for each in names]
-    if len(lines) > 1:
+    secret = {name: value for name, value in member.environment.items() if isinstance(value, Secret)}
+    lines = [f"({comment(f'member {number}')}", *(comment(f"{name}: {value}") for name, value in secret.items())]
+    if secret:
         if secrets is None:
             raise ValueError("a job with secrets needs the path of their file")
         lines += [f"NEMORUN_MEMBER={number}", f". {shell(secrets)} || exit 1"]
-        hidden = [name for name in inside if isinstance(member.environment.get(name), Secret)]
+        hidden = [name for name in exported(executor, tuple(member.environment)) if name in secret]
         lines += [f'export APPTAINERENV_{name}="${name}"' for name in hidden]
+    step = _step(job, number, parts, layout, " \\\n    ")
+    return "\n".join([*lines, step, ") </dev/null &", "NEMORUN_steps+=($!)"])
+
+
+def _step(job: Submission, number: int, parts: Sequence[Component], layout: Layout, joint: str) -> str:
+    """Return the command that becomes a member's step, its parts joined by `joint`."""
+    member, executor = job.members[number], cast("SlurmExecutor", job.executors[number])
+    part = next(part for part in parts if number in part.members)
+    inside = exported(executor, tuple(member.environment))
+    variables = []
+    for name, value in member.environment.items():
+        names = [name, f"APPTAINERENV_{name}"] if name in inside else [name]
+        if not isinstance(value, Secret) and name != "NEMORUN_ATTEMPT":
+            variables += [f"{each}={shell(value)}" for each in names]
     folders = (layout.folder, layout.support, member.cwd)
     shim, _, _, *arguments = shim_argv(
         posixpath.join(layout.support, "shim.sh"),
@@ -238,8 +300,7 @@ def _member(job: Submission, number: int, parts: Sequence[Component], layout: La
     step += map(shell, [*pyxis(executor, folders, tuple(member.environment)), *executor.srun_args])
     rank = ['/bin/sh -c "$NEMORUN_rank" sh', shell(shim), f'"$NEMORUN_base.{number}"', shell(*arguments)]
     attempt = f'NEMORUN_ATTEMPT="$(({job.key.attempt} + NEMORUN_restarts))"'
-    lines.append(" \\\n    ".join(["exec env", *variables, attempt, " ".join(step), " ".join(rank)]))
-    return "\n".join([*lines, ") </dev/null &", "NEMORUN_steps+=($!)"])
+    return joint.join(["exec env", *variables, attempt, " ".join(step), " ".join(rank)])
 
 
 def _placed(part: Component, parts: Sequence[Component], number: int) -> list[str]:
