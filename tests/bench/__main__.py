@@ -20,10 +20,11 @@ def main() -> None:
     from tests.bench.docker import docker, missing
     from tests.bench.measure import Scale
     from tests.bench.rows import ROWS as HERE
+    from tests.bench.slurm import slurm
     from tests.bench.slurm_queries import queries, without_cluster
 
-    ROWS = {**HERE, "docker": docker, "queries": queries}
-    NEEDS = {"docker": missing, "queries": without_cluster}  # what says why they are left out
+    ROWS = {**HERE, "docker": docker, "slurm": slurm, "queries": queries}
+    NEEDS = {"docker": missing, "slurm": without_cluster, "queries": without_cluster}  # what says why they are left out
 
     parser = argparse.ArgumentParser(prog="tests/bench", description="Measure the figures of docs/benchmarks.md.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(ROWS)}; all by default")

@@ -60,7 +60,7 @@ def submission(name, folder="/home/me/exp", executor=None, nonce="0123456789abcd
         members=(made,) * members,
         executors=(executor or SlurmExecutor(),) * members,
         folder=os.path.join(folder, name),
-        support="/home/me/exp/support",
+        support=os.path.join(folder, "support"),
     )
 
 
@@ -219,8 +219,8 @@ class Sbatch(Commands):
         self.sizes = []
 
     def run(self, argv, *, stdin=b"", **options):
-        if argv[0] == "squeue":
-            return Result(0, b"", "")
+        if argv[0] != "sbatch":
+            return Result(0, b"ClusterName = c\n" if argv[0] == "scontrol" else b"", "")
         array = [line for line in stdin.decode().splitlines() if line.startswith("#SBATCH --array=0-")]
         size = int(array[0].partition("-0-")[2] or array[0].rpartition("-")[2]) + 1 if array else 0
         self.sizes.append(size)
@@ -311,7 +311,9 @@ def test_a_call_answers_for_some_jobs_and_leaves_the_others_for_the_next(tmp_pat
     """Whoever cancels is not to wait for a thousand calls of sbatch."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     backend = SlurmBackend(LocalTunnel())
-    sbatch = backend._commands = backend._queue._commands = backend._sender._commands = Sbatch()
+    sbatch = backend._commands = Sbatch()
+    backend._queue._commands = backend._sender._commands = backend._site._commands = sbatch
+    (tmp_path / "support").mkdir()
     different = [
         submission(f"job{number}", folder=str(tmp_path), executor=SlurmExecutor(time=str(number + 1)))
         for number in range(100)

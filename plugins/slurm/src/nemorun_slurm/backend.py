@@ -47,6 +47,7 @@ __all__ = ["SlurmBackend"]
 _AT_ONCE = 4
 _ALONE = 64  # jobs of one call of `submit`: whoever cancels, or takes over, is heard after those
 _CANCEL_SECONDS = 30.0
+_ENDED_AT_ONCE = 1000  # ids on one command line, which ssh has in one word of at most 128 KiB
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 60.0
 _PART_OF_AGE = 6.0
 _LONGEST_QUIET_SECONDS = 90.0  # of a new connection, which takes an answer that is 15 s old for what is so now
@@ -431,11 +432,11 @@ class SlurmBackend(Backend):
 
     def _scancel(self, ids: Sequence[str], *options: str) -> None:
         """Signal or end jobs or steps, by their ids: those of a row that was seen to be ours just now."""
-        if not ids:
-            return
-        result = self._commands.run(["scancel", *options, *ids], timeout_seconds=_CANCEL_SECONDS)
-        if result.returncode != 0 and not _is_gone(result):
-            raise TransientError(f"scancel gave no answer: {last_line(result)}")
+        for begin in range(0, len(ids), _ENDED_AT_ONCE):
+            call = ["scancel", *options, *ids[begin : begin + _ENDED_AT_ONCE]]
+            result = self._commands.run(call, timeout_seconds=_CANCEL_SECONDS)
+            if result.returncode != 0 and not _is_gone(result):
+                raise TransientError(f"scancel gave no answer: {last_line(result)}")
 
     # Reading.
 
