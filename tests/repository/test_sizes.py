@@ -35,7 +35,7 @@ PLUGIN = 1000
 # The devkit holds 175 tests of the laws (1,950), which are what it is for, the simulator, and the killing of drivers.
 # DockerExecutor speaks to the engine itself, pulls of images and contexts too (docs/decisions/0005), and has some
 # thirty fields. SlurmExecutor gives many equal jobs to Slurm as one array, and finds each of them again (330).
-LARGE_PLUGINS = {"devkit": 3090, "docker": 1630, "kubernetes": 2500, "slurm": 2790}
+LARGE_PLUGINS = {"devkit": 3090, "docker": 1630, "kubernetes": 2500, "slurm": 2760}
 
 MODULES = sorted([*ROOT.glob("nemorun_core/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py"), ROOT / "noxfile.py"])
 

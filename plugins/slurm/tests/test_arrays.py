@@ -312,7 +312,7 @@ def test_a_call_answers_for_some_jobs_and_leaves_the_others_for_the_next(tmp_pat
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     backend = SlurmBackend(LocalTunnel())
     sbatch = backend._commands = Sbatch()
-    backend._queue._commands = backend._sender._commands = backend._site._commands = sbatch
+    backend._queue._commands = backend._sender._commands = sbatch
     (tmp_path / "support").mkdir()
     different = [
         submission(f"job{number}", folder=str(tmp_path), executor=SlurmExecutor(time=str(number + 1)))
