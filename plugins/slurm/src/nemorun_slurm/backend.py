@@ -479,7 +479,7 @@ def _last_change(attempt: Attempt) -> tuple[float, float]:
     and on the monotonic clock, no longer ago there than this connection may begin with old answers."""
     now = time.time()
     moments = []
-    for path in (attempt.job.folder, *(place.call.record for place in attempt.places)):
+    for path in (attempt.job.folder, *(place.call.record for place in attempt.places if place.task)):
         with contextlib.suppress(OSError):  # it has none yet
             moments.append(os.stat(path).st_mtime)
     moment = min(max(moments, default=now), now)
