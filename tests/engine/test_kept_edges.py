@@ -13,10 +13,15 @@ from nemorun_devkit.simulator import Fails, Scenario, SimulatedExecutor, Succeed
 import nemorun_core as run
 from nemorun_core.contracts.backend import After
 from nemorun_core.contracts.witness import base_path, edges_text, pad_outcome, read_rank, shim_argv
-from nemorun_core.engine.events import Asked, Lost, Refused, Submitted, Withdrawn
+from nemorun_core.engine.events import Asked, Intended, Lost, Refused, Submitted, Withdrawn
+from nemorun_core.engine.kept_edges import KeptEdges
 from nemorun_core.engine.state import Act, Graph
+from nemorun_core.engine.submission import Builder
+from nemorun_core.model.definition import Edge
 from nemorun_core.model.key import Key
 from nemorun_core.model.state import Condition, Reason, ReasonKind, State
+from nemorun_core.registry import default_registry
+from nemorun_core.store.layout import Folder
 from tests.engine.graphs import TIME, define, ended, job, observed, reach, running, told
 from tests.engine.test_shim import SHELLS, SHIM
 
@@ -126,6 +131,29 @@ def test_a_shim_that_found_an_edge_unmet_makes_the_job_skipped():
 
 
 # When edges are handed over.
+
+
+@pytest.mark.parametrize(
+    ("condition", "shown", "edges"),
+    [
+        ("success", None, None),  # it is not on its scheduler yet
+        ("success", [running()], [("up", Condition.SUCCESS, "up 0")]),
+        ("success", [ended()], []),
+        ("success", [ended(1)], None),
+        ("failure", [ended()], None),
+        ("any", [ended(1)], []),
+    ],
+)
+def test_what_a_scheduler_is_given_of_an_edge_is_as_things_stand_then(tmp_path, condition, shown, edges):
+    definition = define(job("up"), job("down", Edge("up", Condition(condition))))
+    graph, folder = Graph(definition), Folder(str(tmp_path))
+    builder = Builder(definition, folder, default_registry())
+    if shown is not None:
+        graph.step(Intended((("up", 0),)), TIME)
+        graph.step(Submitted("up", 0, "up 0"), TIME)
+        graph.step(observed("up", *shown), TIME)
+    found = KeptEdges(definition, folder, graph, builder).of("down")
+    assert (None if found is None else [(one.key.job, one.condition, one.handle) for one in found]) == edges
 
 
 def submitted(experiment: run.Experiment, scenario: Scenario | None = None) -> dict[str, float]:

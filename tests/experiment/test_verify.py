@@ -29,7 +29,16 @@ class Asked(run.Backend):
         return run.Rejected(run.Reason(run.ReasonKind.REJECTED, "too large")) if word == "no" else word
 
 
-Asked.__abstractmethods__ = frozenset()
+class Together(Asked):
+    """Sends jobs of one answer in one call."""
+
+    def render_together(self, jobs):
+        for word in dict.fromkeys(job.members[0].environment["ANSWER"] for job in jobs):
+            same = [job.key for job in jobs if job.members[0].environment["ANSWER"] == word]
+            yield same, [run.Document("all", " ".join(key.job for key in same))]
+
+
+Asked.__abstractmethods__ = Together.__abstractmethods__ = frozenset()
 
 
 @attrs.define(kw_only=True)
@@ -88,3 +97,32 @@ def test_jobs_of_one_connection_are_asked_about_through_one():
         before = len(OPENED)
         experiment.dryrun(verify=True)
     assert (before, len(OPENED) - before) == (1, 1 + 1)
+
+
+@attrs.define(kw_only=True)
+class TogetherExecutor(AskedExecutor):
+    def backend(self):
+        return Together()  # type: ignore[abstract]
+
+
+def test_what_goes_out_in_one_call_is_shown_with_its_first_job(capsys, nemorun_home):
+    with Experiment("together", TogetherExecutor(env_vars={"ANSWER": "a"})) as experiment:
+        first = experiment.add(sh("true"), name="first")
+        experiment.add(sh("true"), TogetherExecutor(env_vars={"ANSWER": "b"}), name="other")
+        experiment.add(sh("true"), name="second")
+        experiment.add(sh("true"), name="later", dependencies=[first])
+        experiment.dryrun()
+    assert capsys.readouterr().out.splitlines() == [
+        "Task 0: first",
+        "--- all",
+        "first second",
+        "Task 1: other",
+        "--- all",
+        "other",
+        "Task 2: second",
+        "--- in one call with first",
+        "",
+        "Task 3: later",
+        "--- script",
+        "later",
+    ]
