@@ -26,9 +26,11 @@ def test_on_a_full_disk_jobs_go_on_and_nothing_new_is_started_until_there_is_spa
             time.sleep(0.01)
         disk.fill()
         gate.touch()
-        said = ""
+        # Told as why the job waits, or by the driver where its journal, too, needs more space than is left in a page.
+        deadline, said = time.monotonic() + 60, ""
         while "No space left on device" not in said:
-            said += capfd.readouterr().err
+            assert time.monotonic() < deadline, said
+            said += capfd.readouterr().err + str(experiment.status(return_dict=True)["next"]["reason"])
             time.sleep(0.01)
         assert not started.exists()
         disk.free()
