@@ -105,12 +105,13 @@ class Graph:
     def __init__(self, definition: Definition) -> None:
         policies = [
             (int(str(one.fields.get("retries", 0))), _kinds(one.fields.get("retry_on"))) for one in definition.executors
-        ] or [(0, frozenset())]
+        ]
         self.jobs: dict[str, Job] = {}
         with uncollected():
             for index, job in enumerate(definition.jobs):
                 made = Job(definition=job, index=index, waiting=len(job.edges))
-                made.retries, made.retry_on = policies[job.executors[0]]
+                if policies:
+                    made.retries, made.retry_on = policies[job.executors[0]]
                 self.jobs[job.id] = made
             for made in self.jobs.values():
                 for edge in made.definition.edges:

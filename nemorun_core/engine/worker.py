@@ -259,7 +259,9 @@ class Worker(threading.Thread):
 
     def _release(self, backend: Backend) -> None:
         """Do what was asked last; tried a few times, since nobody is left to ask again but the next driver."""
-        for left in reversed(range(_LAST_TRIES)):
+        left = _LAST_TRIES
+        while True:
+            left -= 1
             try:
                 self._end_jobs(backend)
                 self._let_go(backend)

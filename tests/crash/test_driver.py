@@ -168,3 +168,19 @@ def test_in_a_folder_that_may_only_be_read_status_looks_at_the_jobs_and_writes_n
     gate.touch()
     wait_for(lambda: states(Experiment.from_id(experiment.id))["waits"] == "SUCCEEDED")
     assert (folder / "journal.jsonl").read_bytes() == before
+
+
+def test_a_look_without_a_driver_starts_nothing_that_could_start(tmp_path):
+    gate, started = tmp_path / "gate", tmp_path / "started"
+    with Experiment("looked", log_level="ERROR") as experiment:
+        experiment.add(until(gate), name="waits")
+        experiment.add(Script(inline=f"touch '{started}'"), name="next", dependencies=["waits"])
+        experiment.run(detach=True)
+    wait_for(lambda: states(experiment)["waits"] == "RUNNING")
+    os.kill(driver_of(experiment), signal.SIGKILL)
+    gate.touch()
+    wait_for(lambda: states(Experiment.from_id(experiment.id))["waits"] == "SUCCEEDED")
+    assert states(Experiment.from_id(experiment.id)) == {"waits": "SUCCEEDED", "next": "UNSUBMITTED"}
+    assert not started.exists()
+    experiment.resume()
+    assert states(experiment) == {"waits": "SUCCEEDED", "next": "SUCCEEDED"}

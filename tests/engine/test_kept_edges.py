@@ -84,9 +84,10 @@ def test_one_that_is_on_its_way_to_its_scheduler_then_is_taken_back_when_it_arri
     assert told(actions, Act.WITHDRAW) == ["down"]
     assert graph.leaving == {"down"}
     assert [one.id for one in graph.resume()] == ["down"], "a new driver has to look for it"
-    actions = graph.step(Submitted("down", 0, "handle"), TIME)
+    actions = graph.step(Submitted("down", 0, "handle", True), TIME)
     assert (told(actions, Act.CANCEL), graph.leaving) == (["down"], set())
     assert graph.jobs["down"].state is State.SKIPPED
+    assert graph.remains() == [(graph.jobs["down"], 0, "handle")], "the next driver releases it, if this one does not"
 
 
 @pytest.mark.parametrize("event", [Withdrawn((("down", 0),)), Refused("down", 0, REFUSED)])

@@ -217,6 +217,16 @@ def test_a_group_on_two_connections_is_refused(experiment):
         experiment.add([sh("true")] * 2, [LocalExecutor(), LocalExecutor(max_parallel=1)])
 
 
+def test_what_an_executor_says_against_a_group_names_the_job(experiment):
+    class Alone(LocalExecutor):
+        def check_group(self, executors):
+            raise UsageError(f"{len(executors)} are one too many.", hint="Take fewer.")
+
+    with pytest.raises(UsageError, match="job 'true_group': 2 are one too many") as caught:
+        experiment.add([sh("true")] * 2, Alone())
+    assert caught.value.hint == "Take fewer."
+
+
 def test_an_empty_group_is_refused(experiment):
     with pytest.raises(UsageError, match="the group is empty"):
         experiment.add([])

@@ -411,17 +411,21 @@ class MemoryBackend(Backend):
 
     def send(self, entry: Entry, number: int) -> None:
         """Send a signal to every process that carries the key; KILL spares the shims, which tell how it ended."""
-        mark = f"NEMORUN_KEY={entry['key']}".encode()
-        found = []
+        told: set[int] = set()
+        while found := [pid for pid in self.carrying(entry["key"]) if pid not in told]:  # one may fork while we look
+            told.update(found)
+            shims = [pid for pid in entry["pids"] if pid in found]
+            programs = [pid for pid in found if pid not in shims]
+            for pid in programs if number == signal.SIGKILL else [*shims, *programs]:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, number)
+
+    def carrying(self, key: str) -> Iterator[int]:
+        mark = f"NEMORUN_KEY={key}".encode()
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if mark in (path / "environ").read_bytes().split(b"\0"):
-                    found.append(int(path.name))
-        shims = [pid for pid in entry["pids"] if pid in found]
-        programs = [pid for pid in found if pid not in shims]
-        for pid in programs if number == signal.SIGKILL else [*shims, *programs]:
-            with contextlib.suppress(OSError):
-                os.kill(pid, number)
+                    yield int(path.name)
 
     def release(self, handles: Collection[Handle]) -> None:
         entries = self.cluster.entries()
