@@ -19,6 +19,7 @@ def simulated(count: str, edges: str, path: str) -> None:
     from nemorun_devkit.simulator_script import Scenario
 
     from nemorun_core.model.definition import Definition, Edge, JobDefinition, Kinded
+    from nemorun_core.model.garbage import uncollected
     from nemorun_core.registry import default_registry
     from nemorun_core.store.layout import Folder
 
@@ -44,10 +45,11 @@ def simulated(count: str, edges: str, path: str) -> None:
     folder = Folder(path)
     folder.write_definition(definition)
     world = World(definition, Scenario(), folder, default_registry())
-    before = own_cpu()
-    driver = world.drive()
-    world.run(driver)
-    cpu = own_cpu() - before
+    with uncollected():
+        before = own_cpu()
+        driver = world.drive()
+        world.run(driver)
+        cpu = own_cpu() - before
     assert driver.error is None, driver.error
     tell(cpu=cpu)
 
