@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -228,14 +229,19 @@ def test_the_shim_starts_no_process_but_the_program(shim):
     os.mkfifo(shim.folder / "gate")
     with shim.popen(["sh", "-c", "echo $$; read -r word <gate"]) as process:
         wait_until(lambda: os.path.exists(f"{shim.base}.out") and shim.log().endswith(b"\n"))
-        session = [
-            int(path.name)
-            for path in Path("/proc").glob("[0-9]*")
-            if path.joinpath("stat").exists() and os.getsid(int(path.name)) == process.pid
-        ]
-        assert sorted(session) == sorted([process.pid, int(shim.log())])
+        session = session_of(process.pid)
         (shim.folder / "gate").write_text("\n")
         process.wait(20)
+    assert sorted(session) == sorted([process.pid, int(shim.log())])
+
+
+def session_of(leader: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(ProcessLookupError):  # somebody else's, which ended while we looked
+            if os.getsid(int(path.name)) == leader:
+                found.append(int(path.name))
+    return found
 
 
 # Signals.
