@@ -171,16 +171,19 @@ def test_in_a_folder_that_may_only_be_read_status_looks_at_the_jobs_and_writes_n
 
 
 def test_a_look_without_a_driver_starts_nothing_that_could_start(tmp_path):
-    gate, started = tmp_path / "gate", tmp_path / "started"
+    gate, other, started = tmp_path / "gate", tmp_path / "other", tmp_path / "started"
     with Experiment("looked", log_level="ERROR") as experiment:
+        experiment.add(until(other), name="other")
         experiment.add(until(gate), name="waits")
         experiment.add(Script(inline=f"touch '{started}'"), name="next", dependencies=["waits"])
         experiment.run(detach=True)
-    wait_for(lambda: states(experiment)["waits"] == "RUNNING")
+    wait_for(lambda: set(states(experiment).values()) == {"RUNNING", "UNSUBMITTED"})
     os.kill(driver_of(experiment), signal.SIGKILL)
     gate.touch()
     wait_for(lambda: states(Experiment.from_id(experiment.id))["waits"] == "SUCCEEDED")
-    assert states(Experiment.from_id(experiment.id)) == {"waits": "SUCCEEDED", "next": "UNSUBMITTED"}
+    seen = states(Experiment.from_id(experiment.id))
+    assert seen == {"other": "RUNNING", "waits": "SUCCEEDED", "next": "UNSUBMITTED"}
     assert not started.exists()
+    other.touch()
     experiment.resume()
-    assert states(experiment) == {"waits": "SUCCEEDED", "next": "SUCCEEDED"}
+    assert states(experiment) == {"other": "SUCCEEDED", "waits": "SUCCEEDED", "next": "SUCCEEDED"}

@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from nemorun_core import Experiment, ExperimentFailed, LocalExecutor, Partial, Script, UsageError, after_any
+from nemorun_core.experiment import foreground
 from tests.experiment import targets
 from tests.experiment.helpers import launch, log, sh, states, status, wait_for
 
@@ -464,3 +465,12 @@ def test_the_ids_of_a_message_can_be_pasted():
         experiment.add(sh("false"))
         experiment.run(check=True)
     assert re.search(r"nemorun experiment logs 'My Experiment_\d+'", str(caught.value))
+
+
+def test_an_experiment_that_another_process_took_just_before_is_refused(monkeypatch):
+    monkeypatch.setattr(foreground.Lock, "acquire", lambda self, take_over: False)
+    with Experiment("raced") as experiment:
+        experiment.add(sh("true"))
+        with pytest.raises(UsageError, match="is driven by") as caught:
+            experiment.run()
+    assert "resume with take-over" in str(caught.value.hint)
