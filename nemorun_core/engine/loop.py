@@ -14,6 +14,7 @@ from nemorun_core.contracts.backend import Submission
 from nemorun_core.contracts.executor import connection_of
 from nemorun_core.contracts.host import hostname, now
 from nemorun_core.contracts.plugin import Event as PublicEvent
+from nemorun_core.engine.backing_off import pause_seconds
 from nemorun_core.engine.events import Asked, Driven, Event, Intended, Warned, dump, load
 from nemorun_core.engine.kept_edges import KeptEdges
 from nemorun_core.engine.state import Act, Action, Graph, Job
@@ -34,7 +35,6 @@ from nemorun_core.store.requests import Request, Requests
 __all__ = ["Engine", "View", "read_view"]
 
 _DISK_SECONDS = 1.0
-_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 1.0, 60.0
 
 
 class View:
@@ -250,8 +250,7 @@ class Engine:
             elif act is Act.WITHDRAW:
                 withdrawals.setdefault(self._worker(job), []).append((job.id, job.attempt))
             elif act is Act.RETRY:
-                pause = min(_FIRST_RETRY_SECONDS * 2 ** (job.attempt - 1), _LAST_RETRY_SECONDS)
-                self._retries.append((time.monotonic() + pause, job))
+                self._retries.append((time.monotonic() + pause_seconds(job.attempt), job))
             elif act is Act.RELEASE and job.retired is not None:
                 attempt, handle = job.retired
                 releases.setdefault(self._worker(job), []).append(((job.id, attempt), handle))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import nemorun_core as run
-from nemorun_core.engine import loop
+from nemorun_core.engine import backing_off
 from tests.experiment.helpers import sh, states, status
 
 UNTIL_THIRD = 'echo "attempt $NEMORUN_ATTEMPT"; [ "$NEMORUN_ATTEMPT" -ge 2 ] || exit 7'
@@ -15,7 +15,7 @@ UNTIL_THIRD = 'echo "attempt $NEMORUN_ATTEMPT"; [ "$NEMORUN_ATTEMPT" -ge 2 ] || 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(loop, "_FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(backing_off, "FIRST_SECONDS", 0.01)
 
 
 def one(text, **fields):
@@ -63,7 +63,7 @@ def test_a_refused_job_is_not_tried_again_unless_asked_for():
 
 
 def test_while_it_waits_it_says_for_what_and_a_cancel_ends_it(monkeypatch):
-    monkeypatch.setattr(loop, "_FIRST_RETRY_SECONDS", 60.0)
+    monkeypatch.setattr(backing_off, "FIRST_SECONDS", 60.0)
     seen = []
     with run.Experiment("waits", log_level="WARNING") as experiment:
         experiment.add(sh("exit 7"), run.LocalExecutor(retries=1), name="job")
