@@ -31,6 +31,11 @@ class NemorunError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
 
+    @property
+    def line(self) -> str:
+        """Message and hint in one line, as they stand in a reason."""
+        return str(self).strip().replace("\n ", "")
+
 
 class UsageError(NemorunError):
     """The input cannot be honoured; nothing was created. Change the input."""

@@ -10,11 +10,11 @@ import attrs
 from nemorun_core.contracts.backend import After, Submission
 from nemorun_core.engine.events import Event, Refused, Withdrawn
 from nemorun_core.engine.releasing import Attempt
-from nemorun_core.errors import NemorunError, UsageError
+from nemorun_core.errors import UsageError
 from nemorun_core.model.key import Key
 from nemorun_core.model.state import Reason, ReasonKind
 
-__all__ = ["Offers", "words"]
+__all__ = ["Offers"]
 
 
 class Offers:
@@ -71,7 +71,7 @@ class Offers:
                 try:
                     job = self._build(name, attempt)
                 except UsageError as error:
-                    events.append(Refused(name, attempt, Reason(ReasonKind.REJECTED, words(error))))
+                    events.append(Refused(name, attempt, Reason(ReasonKind.REJECTED, error.line)))
                     continue
             after = self._edges(job.key.job)
             if after is None:
@@ -91,12 +91,6 @@ class Offers:
     def drop(self, keys: Collection[Key]) -> None:
         """Remove submissions of which it is not known whether they were taken."""
         self._built = deque(job for job in self._built if job.key not in keys)
-
-
-def words(error: Exception) -> str:
-    """Return what an error says, in one line."""
-    text = str(error).strip().replace("\n ", "")
-    return text if isinstance(error, NemorunError) else f"{type(error).__name__}: {text}"
 
 
 def _attempt(job: Submission) -> Attempt:

@@ -13,10 +13,10 @@ from nemorun_core.contracts.observation import UNKNOWN, Accepted, Answer, Deferr
 from nemorun_core.engine.backing_off import FIRST_SECONDS, BackOff
 from nemorun_core.engine.collecting import Collector
 from nemorun_core.engine.events import Delayed, Event, Lost, Observed, Refused, Released, Submitted, Warned, Withdrawn
-from nemorun_core.engine.offers import Offers, words
+from nemorun_core.engine.offers import Offers
 from nemorun_core.engine.releasing import Attempt, Leftovers
 from nemorun_core.engine.watched import Watched
-from nemorun_core.errors import TransientError, UsageError
+from nemorun_core.errors import NemorunError, TransientError, UsageError
 from nemorun_core.model.key import Key
 from nemorun_core.model.state import Reason, ReasonKind
 from nemorun_core.store.lock import Overtaken
@@ -145,7 +145,7 @@ class Worker(threading.Thread):
 
     def _give_up(self, error: Exception) -> None:
         """Refuse everything: the backend cannot even be opened."""
-        reason = Reason(ReasonKind.REJECTED, words(error))
+        reason = Reason(ReasonKind.REJECTED, _words(error))
         while not self._stopping:
             self._woken.wait()
             self._woken.clear()
@@ -177,9 +177,9 @@ class Worker(threading.Thread):
             self._leftovers.forget()
             self._stopping = True
         except Exception as error:  # whatever a plugin raises is the plugin's
-            self._report([Warned(f"{type(self._executor).__name__}: {words(error)}")])
+            self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
             self._back_off()
-            self._settle(words(error))
+            self._settle(_words(error))
 
     def _can_offer(self) -> bool:
         waiting = bool(self._offers) and self._submits and not self._held_back
@@ -197,7 +197,7 @@ class Worker(threading.Thread):
         self._changed.update(self._watched)  # so that it answers, or fails again
 
     def _tell_of_silence(self, error: TransientError) -> None:
-        text = f"{type(self._executor).__name__} does not answer, and is asked again: {words(error)}"
+        text = f"{type(self._executor).__name__} does not answer, and is asked again: {error.line}"
         waiting = [*self._doubted(), *self._offers.attempts()]
         delayed = [Delayed(tuple(waiting), Reason(ReasonKind.WAITING, text))] if waiting else []
         self._report([Warned(text), *delayed])
@@ -268,7 +268,7 @@ class Worker(threading.Thread):
                 return
             except Exception as error:  # whatever a plugin raises is the plugin's
                 if not left or not isinstance(error, TransientError):
-                    self._report([Warned(f"{type(self._executor).__name__}: {words(error)}")])
+                    self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
                     return
             self._woken.clear()
             self._woken.wait(FIRST_SECONDS)
@@ -282,7 +282,7 @@ class Worker(threading.Thread):
             try:
                 submission = self._build(job, attempt)
             except UsageError as error:
-                events.append(Warned(f"job {job!r} cannot be looked for: {words(error)}"))
+                events.append(Warned(f"job {job!r} cannot be looked for: {error.line}"))
                 del self._doubts[job, attempt]
                 continue
             jobs.append(submission)
@@ -323,7 +323,7 @@ class Worker(threading.Thread):
                         break
             except UsageError as error:
                 for job in unanswered.values():
-                    self._answered(job, Rejected(Reason(ReasonKind.REJECTED, words(error))))
+                    self._answered(job, Rejected(Reason(ReasonKind.REJECTED, error.line)))
             except Exception as error:
                 self._tell()
                 if isinstance(error, TransientError) and error.nothing_done:
@@ -373,7 +373,7 @@ class Worker(threading.Thread):
         finally:
             self._submits = submits
         watched = {(one.job, one.attempt) for one in self._watched.values()}
-        reason = Reason(ReasonKind.REJECTED, f"{type(self._executor).__name__} is broken: {words(error)}")
+        reason = Reason(ReasonKind.REJECTED, f"{type(self._executor).__name__} is broken: {_words(error)}")
         self._report([Refused(*attempt, reason) for attempt in doubted if attempt not in watched])
 
     def _watch(self, handle: Handle, job: Submission) -> None:
@@ -466,3 +466,10 @@ class Worker(threading.Thread):
         self._changed |= self._unknown
         if self._held_back and not self._limit.left(time.monotonic()):
             self._held_back = False
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, NemorunError):
+        return error.line
+    text = str(error).strip().replace("\n ", "")
+    return f"{type(error).__name__}: {text}"

@@ -105,7 +105,7 @@ class Placer:
             return placing
         except UsageError as error:
             self.withdraw(job)
-            return Placing(job, Rejected(Reason(ReasonKind.REJECTED, _words(error))))
+            return Placing(job, Rejected(Reason(ReasonKind.REJECTED, error.line)))
         starts = [apply(self._start, container.id) for container in made]
 
         def finish() -> Answer:
@@ -138,7 +138,7 @@ class Placer:
         except _Refused as refused:
             return refused.answer
         except UsageError as error:
-            return Deferred(Reason(ReasonKind.WAITING, _words(error)))
+            return Deferred(Reason(ReasonKind.WAITING, error.line))
         return None
 
     def withdraw(self, job: Submission) -> None:
@@ -272,7 +272,3 @@ class Placer:
         if answer.status == 404 and container in answer.message:  # others are those whose network or ipc it shares
             raise TransientError(f"the container {container[:12]} was removed before it was started")
         return answer.message if answer.is_refusal else ""
-
-
-def _words(error: UsageError) -> str:
-    return str(error).replace("\n ", "")

@@ -456,7 +456,7 @@ def _write(path: str, content: bytes) -> None:
 def _refusal(error: Exception) -> Answer:
     """Say what a failed start means: a limit of the machine passes, anything else is refused for good."""
     if isinstance(error, UsageError):
-        return Rejected(Reason(ReasonKind.REJECTED, str(error).replace("\n ", "")))
+        return Rejected(Reason(ReasonKind.REJECTED, error.line))
     if isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
         return Deferred(Reason(ReasonKind.LIMIT, f"this machine: {error.strerror}"))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

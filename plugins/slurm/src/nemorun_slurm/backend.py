@@ -160,7 +160,9 @@ class SlurmBackend(Backend):
                 text = self._sender.task(job) if job.key in together else self._sender.script(job)
                 sent.append((job, secrets_text(job) or None))
                 texts[job.key] = text
-            except (UsageError, ValueError) as error:
+            except UsageError as error:
+                refused[job.key] = Rejected(Reason(ReasonKind.REJECTED, error.line))
+            except ValueError as error:
                 refused[job.key] = Rejected(Reason(ReasonKind.REJECTED, str(error)))
         if sent:
             with _before_sbatch():
