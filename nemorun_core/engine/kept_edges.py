@@ -15,7 +15,8 @@ __all__ = ["KeptEdges"]
 
 
 class KeptEdges:
-    """Hands edges over to schedulers, so that these jobs need no driver to start. Of the engine's own thread."""
+    """Hands edges over to schedulers, so that these jobs need no driver to start. But for `of`, of the engine's own
+    thread."""
 
     def __init__(self, definition: Definition, folder: Folder, graph: Graph, builder: Builder) -> None:
         self._definition = definition
@@ -74,7 +75,7 @@ class KeptEdges:
 
     def of(self, name: str) -> tuple[After, ...] | None:
         """Return the edges that the scheduler has to keep if it takes a job now; None where it must not take it any
-        more, or not yet. Called by the workers, just before they submit: what was intended may have been overtaken."""
+        more, or not yet. Asked by the workers just before they submit: what was intended may have been overtaken."""
         job = self._graph.jobs[name]
         kept: list[After] = []
         for edge in job.definition.edges:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 _SCALARS = frozenset({bool, float, int, str, type(None)})
 _EMPTY: dict[type, object] = {dict: {}, frozenset: [], list: [], set: [], tuple: []}
-_KINDS: dict[object, type] = {kind.__name__: kind for kind in (bool, int, str)} | {"list[str]": list}
+_KINDS: dict[str, type] = {kind.__name__: kind for kind in (bool, int, str)} | {"list[str]": list}
 _MISSING = object()
 
 
@@ -74,8 +74,7 @@ def _stands_for_itself(value: object, field: attrs.Attribute[object]) -> bool:
     text = text.removeprefix("typing.").removesuffix(" | None")
     if text.startswith("Literal["):
         return type(value) is str and repr(value) in text
-    kind = _KINDS.get(text)
-    return type(value) is kind and (kind is not list or all(type(item) is str for item in value))  # type: ignore[attr-defined]
+    return type(value) is _KINDS.get(text) and (not isinstance(value, list) or all(type(item) is str for item in value))
 
 
 def _default(field: attrs.Attribute[object]) -> object:
