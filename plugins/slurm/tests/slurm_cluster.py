@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["SCRIPTS", "Cluster", "Wrapped", "connections", "start_cluster", "wait_until"]
+from nemorun_core import TransientError
+
+__all__ = ["SCRIPTS", "Cluster", "Wrapped", "connections", "fails", "start_cluster", "wait_until"]
 
 SCRIPTS = Path(__file__).parents[3] / "tests" / "clusters" / "slurm"
 SECONDS = 100.0
@@ -189,3 +191,12 @@ class Wrapped:
     def drop(self, names: Sequence[str]) -> None:
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
+
+
+def fails(ask: Callable[[], object], words: str) -> bool:
+    """Whether a question is not answered, for this reason."""
+    try:
+        ask()
+    except TransientError as error:
+        return words in str(error)
+    return False

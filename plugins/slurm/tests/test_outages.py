@@ -16,7 +16,7 @@ import nemorun_core as run
 from nemorun_core import TransientError
 from nemorun_core.engine.loop import read_view
 
-from .slurm_cluster import Cluster, connections, wait_until
+from .slurm_cluster import Cluster, connections, fails, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
 
@@ -94,14 +94,6 @@ class TestMunge:
         kit.until(lambda: fails(lambda: kit.poll(handle), "authentication"), "a failed question")
         cluster.start_munged()
         assert kit.member(handle).exit_code == 7
-
-
-def fails(ask, words: str) -> bool:
-    try:
-        ask()
-    except TransientError as error:
-        return words in str(error)
-    return False
 
 
 @pytest.fixture

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nemorun_devkit.kit import Kit
 
 from nemorun_core import UNKNOWN, ReasonKind, State, Submission, TransientError, base_path, read_rank
 
-from .slurm_cluster import Cluster, wait_until
+from .slurm_cluster import Cluster, fails, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
 
@@ -143,17 +142,12 @@ class TestSlurmctldThatIsDown:
         kit.shows(handle)
         cluster.stop("slurmctld")
         kit.open_gate()
-        kit.until(lambda: _fails(kit, handle), "a failed question: answers of a moment ago are shared")
+        kit.until(
+            lambda: fails(lambda: kit.poll(handle), "slurm controller"),
+            "a failed question: answers of a moment ago are shared",
+        )
         cluster.start_slurmctld()
         assert kit.member(handle).exit_code == 7
-
-
-def _fails(kit: Kit, handle: str) -> bool:
-    try:
-        kit.poll(handle)
-    except TransientError as error:
-        return "slurm controller" in str(error)
-    return False
 
 
 @pytest.mark.nightly
