@@ -75,7 +75,7 @@ class Submission:
         members: in order; a single job has one.
         executors: one a member, all of one connection.
         folder: the job's folder on this machine.
-        support: the folder on this machine with `shim.sh`, `edges.sh` and `runner.py`.
+        support: the folder on this machine with `shim.sh`, what it reads, and `runner.py`.
         bundles: one a member, None where nothing travels. Where `shares_files` is declared each is unpacked already,
             and the member's `cwd` is its root.
         after: edges that the scheduler has to keep, where `native_edges` is declared; all of them at once, none of an

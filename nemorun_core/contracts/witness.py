@@ -47,7 +47,13 @@ def shim_argv(
     forward: bool = False,
     place: str = "-",
 ) -> list[str]:
-    """Return the shim's arguments, to be run by a POSIX shell; see the head of `shim.sh`."""
+    """Return the shim's arguments, to be run by a POSIX shell; see the head of `shim.sh`.
+
+    Args:
+        forward: pass signals on to the program: where the shim alone gets them.
+        place: `host=... boot=...` of this machine. With it and without `forward` the shim believes that its submitter
+            is its parent, has padded the outcome, handed no edge over, and gave it no standard error to write to.
+    """
     return [
         shim,
         base,

@@ -5,6 +5,8 @@
 #   STDERR   'apart' writes the program's standard error to .err, anything else joins it to .out
 #   FORWARD  'forward' passes noted signals on to the program (in containers, where PID 1 alone gets them)
 #   PLACE    'host=... boot=...' where the submitter knows them, '-' to look them up here
+# A submitter that knows the place and lets nothing be forwarded is the shim's parent, has given it no standard error,
+# and has seen to all that elsewhere.sh does; text that is not read costs nothing.
 NEMORUN_base=$1 NEMORUN_suffix=$2 NEMORUN_cwd=$3 NEMORUN_stderr=$4 NEMORUN_forward=$5 NEMORUN_place=$6
 shift 6
 
@@ -14,32 +16,12 @@ trap 'NEMORUN_noted=$NEMORUN_noted,TERM' TERM
 trap 'NEMORUN_noted=$NEMORUN_noted,HUP' HUP
 trap 'NEMORUN_noted=$NEMORUN_noted,USR1' USR1
 trap 'NEMORUN_noted=$NEMORUN_noted,USR2' USR2
-if [ "$NEMORUN_forward" = forward ]; then
-    trap 'NEMORUN_noted=$NEMORUN_noted,TERM; kill -s TERM "$!" 2>/dev/null' TERM
-    trap 'NEMORUN_noted=$NEMORUN_noted,HUP; kill -s HUP "$!" 2>/dev/null' HUP
-    trap 'NEMORUN_noted=$NEMORUN_noted,USR1; kill -s USR1 "$!" 2>/dev/null' USR1
-    trap 'NEMORUN_noted=$NEMORUN_noted,USR2; kill -s USR2 "$!" 2>/dev/null' USR2
-fi
 
-uptime() { { read -r NEMORUN_now NEMORUN_idle </proc/uptime; } 2>/dev/null || NEMORUN_now=unknown; }
+uptime() { [ -r /proc/uptime ] && read -r NEMORUN_now NEMORUN_idle </proc/uptime || NEMORUN_now=unknown; }
 
-if [ "$NEMORUN_place" = - ]; then
-    { read -r NEMORUN_host </proc/sys/kernel/hostname; } 2>/dev/null || NEMORUN_host=unknown
-    { read -r NEMORUN_boot </proc/sys/kernel/random/boot_id; } 2>/dev/null || NEMORUN_boot=unknown
-    NEMORUN_place="host=$NEMORUN_host boot=$NEMORUN_boot"
-fi
-
-# The first incarnation's outcome file was padded by the submitter; a scheduler's restart pads its own, or runs nothing.
 NEMORUN_outcome="$NEMORUN_base.outcome$NEMORUN_suffix"
-if ! [ -s "$NEMORUN_outcome" ]; then
-    NEMORUN_padding='                                                                '
-    NEMORUN_padding="$NEMORUN_padding$NEMORUN_padding$NEMORUN_padding$NEMORUN_padding"
-    { printf '%s\n' "$NEMORUN_padding" || exit 125; } >>"$NEMORUN_outcome" || exit 125
-fi
-
-# Edges that a scheduler kept are checked again before anything is claimed.
-if [ -e "${NEMORUN_base%.*.*}.after" ]; then
-    . "${0%/*}/edges.sh"
+if [ "$NEMORUN_forward,${NEMORUN_place%%=*}" != no,host ]; then
+    . "${0%/*}/elsewhere.sh" || exit 125
 fi
 
 # The claim is the creation of the start record: exactly one of any number of racing shims makes it. Its text may be
@@ -50,7 +32,7 @@ set -C
 {
     NEMORUN_claimed=1
     printf 'nemorun-start 1 pid=%s uptime=%s %s end\n' "$$" "$NEMORUN_now" "$NEMORUN_place"
-} 2>/dev/null >"$NEMORUN_base.start$NEMORUN_suffix"
+} >"$NEMORUN_base.start$NEMORUN_suffix"
 set +C
 [ -n "$NEMORUN_claimed" ] || exit 125
 

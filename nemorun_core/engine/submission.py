@@ -19,7 +19,7 @@ from nemorun_core.store.layout import Folder
 
 __all__ = ["Builder", "write_support"]
 
-_SUPPORT = ("shim.sh", "edges.sh", "runner.py")
+_SUPPORT = ("shim.sh", "elsewhere.sh", "edges.sh", "runner.py")
 
 
 def write_support(folder: Folder, objects: Mapping[str, bytes]) -> None:

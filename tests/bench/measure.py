@@ -1,4 +1,4 @@
-"""What a figure is, and how it is measured: ours and the bare thing in turn, several times, and the least of each."""
+"""What a figure is, and how it is measured: ours and the bare thing in turn, several times."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from tests.bench.children import all_cpu
 
-__all__ = ["Child", "Figure", "Scale", "Times", "against", "checksum", "least", "process", "timed", "waited"]
+__all__ = ["Child", "Figure", "Scale", "Times", "against", "beside", "checksum", "least", "process", "timed", "waited"]
 
 Times = dict[str, float]
 
@@ -61,6 +62,27 @@ def timed(call: Callable[[], object]) -> Times:
     begun, before = time.perf_counter(), all_cpu()
     call()
     return {"cpu": all_cpu() - before, "wall": time.perf_counter() - begun}
+
+
+def beside(rounds: int, bare: Callable[[], Times], **calls: Callable[[], Times]) -> dict[str, Times]:
+    """Call all in turn, `rounds` times, and return the median of each figure of `bare`, and of the others that median
+    times the median of their ratios to the `bare` call of the same round.
+
+    For what is short: of two lists the least are seldom of the same moment, and a machine may change its speed by half.
+    """
+    found: dict[str, list[Times]] = {name: [] for name in ("bare", *calls)}
+    for _ in range(rounds):
+        found["bare"].append(bare())
+        for name, call in calls.items():
+            found[name].append(call())
+    middle = {key: median(one[key] for one in found["bare"]) for key in ("cpu", "wall")}
+    return {
+        name: {
+            key: value * median(one[key] / other[key] for one, other in zip(seen, found["bare"], strict=True))
+            for key, value in middle.items()
+        }
+        for name, seen in found.items()
+    }
 
 
 def process(*argv: str) -> Times:

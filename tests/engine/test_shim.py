@@ -397,6 +397,19 @@ def test_a_later_incarnation_pads_its_own_outcome(shim):
     assert os.path.getsize(f"{shim.base}.outcome") >= len(OUTCOME_PADDING)
 
 
+@pytest.mark.parametrize("missing", ["elsewhere.sh", "edges.sh"])
+def test_a_shim_that_cannot_read_what_it_needs_runs_nothing(shim, missing):
+    support, ran = shim.folder / "support", shim.folder / "ran"
+    shutil.copytree(Path(SHIM).parent, support, ignore=lambda _, names: {*names} - {"shim.sh", "elsewhere.sh"})
+    (support / missing).unlink(missing_ok=True)
+    (shim.folder / "0.after").write_text("any 0: elsewhere/0\n")
+    pad_outcome(shim.base, "")
+    argv = [*shim.shell, *shim_argv(str(support / "shim.sh"), shim.base, "", str(shim.folder), ["touch", str(ran)])]
+    assert subprocess.run(argv, stderr=subprocess.PIPE, timeout=20, check=False).returncode in (2, CLAIM_TAKEN)
+    assert not ran.exists()
+    assert not shim.witness().claimed
+
+
 def test_a_later_incarnation_that_cannot_pad_runs_nothing_and_claims_nothing(shell, disk, tmp_path):
     shim = Shim(shell, disk.path)
     disk.fill()

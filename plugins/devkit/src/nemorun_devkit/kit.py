@@ -81,8 +81,8 @@ class Kit:
         self._support = folder / "support"
         self._support.mkdir()
         engine = Path(nemorun_core.__file__).parent / "engine"
-        for name in ("shim.sh", "edges.sh", "runner.py"):
-            (self._support / name).write_bytes((engine / name).read_bytes())
+        for path in (*engine.glob("*.sh"), engine / "runner.py"):
+            (self._support / path.name).write_bytes(path.read_bytes())
         self._backends = [executor.backend()]
         self._backends[0].__enter__()
 

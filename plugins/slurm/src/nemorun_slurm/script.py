@@ -106,7 +106,7 @@ class Layout:
 
     Attributes:
         folder: the job's folder, absolute: records, streams, files of members, and the script's own output.
-        support: the folder with `shim.sh`, `edges.sh` and `runner.py`, absolute.
+        support: the folder with `shim.sh`, what it reads, and `runner.py`, absolute.
     """
 
     folder: str
