@@ -117,6 +117,9 @@ _KINDS: Mapping[str, type[Event]] = {
     for kind in (Driven, Intended, Submitted, Released, Refused, Delayed, Withdrawn, Observed, Lost, Asked, Warned)
 }
 _MEMBER_FIELDS = tuple(field.name for field in attrs.fields(MemberObservation))
+_DECODE = json.JSONDecoder().raw_decode
+_STATES = {state.value: state for state in State}
+_REASONS = {kind.value: kind for kind in ReasonKind}
 _COMPACT = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -149,7 +152,9 @@ def load(line: str) -> tuple[Event, str, int]:
         MalformedRecord: it is no such line; the text says why.
     """
     try:
-        fields = json.loads(line)
+        fields, end = _DECODE(line)
+        if end != len(line):
+            raise ValueError("more than one object")
         kind = _KINDS[fields.pop("event")]
         time, epoch = fields.pop("time"), fields.pop("epoch")
         if not isinstance(time, str) or type(epoch) is not int:
@@ -172,11 +177,11 @@ def load(line: str) -> tuple[Event, str, int]:
 
 def _reason(value: list[str]) -> Reason:
     kind, detail = value
-    return Reason(ReasonKind(kind), detail)
+    return Reason(_REASONS[kind], detail)
 
 
 def _member(fields: dict[str, object]) -> MemberObservation:
-    fields["state"] = State(fields["state"])
+    fields["state"] = _STATES[fields["state"]]
     if "reason" in fields:
         fields["reason"] = _reason(fields["reason"])  # type: ignore[arg-type]
     if "signals" in fields:

@@ -165,7 +165,15 @@ class Graph:
     def step(self, event: Event, time: str) -> list[Action]:
         """Fold one event in, and return what has to be done now."""
         actions: list[Action] = []
-        if isinstance(event, Intended):
+        if isinstance(event, (Observed, Submitted, Refused, Lost)):
+            job = self.jobs[event.job]
+            if job.attempt == event.attempt and not job.state.is_final:
+                self._follow(job, event, time, actions)
+            elif job.id in self.leaving and isinstance(event, (Refused, Submitted)):
+                self.leaving.discard(job.id)
+                if isinstance(event, Submitted):
+                    self._take_back(job, event, actions)
+        elif isinstance(event, Intended):
             for name, attempt in event.attempts:
                 job = self.jobs[name]
                 if job.attempt == attempt and not job.state.is_final:
@@ -184,14 +192,6 @@ class Graph:
         elif isinstance(event, Asked):
             for name in event.jobs:
                 self._ask(self.jobs[name], event.reason, time, actions)
-        elif isinstance(event, (Submitted, Refused, Observed, Lost)):
-            job = self.jobs[event.job]
-            if job.attempt == event.attempt and not job.state.is_final:
-                self._follow(job, event, time, actions)
-            elif job.id in self.leaving and isinstance(event, (Refused, Submitted)):
-                self.leaving.discard(job.id)
-                if isinstance(event, Submitted):
-                    self._take_back(job, event, actions)
         while self._due:
             job = self._due.popleft()
             held, job.held = job.held, None
@@ -209,8 +209,10 @@ class Graph:
         actions += [(Act.CANCEL, job), (Act.RELEASE, job)]
 
     def _follow(self, job: Job, event: Submitted | Refused | Observed | Lost, time: str, actions: list[Action]) -> None:
-        if isinstance(event, (Observed, Lost, Refused)) and _runs_ahead(job, event):
+        if not isinstance(event, Submitted) and _runs_ahead(job, event):
             job.held = event
+        elif isinstance(event, Observed):
+            self._observe(job, event, time, actions)
         elif isinstance(event, Submitted):
             job.intended = True
             if job.handle is None:
@@ -226,15 +228,13 @@ class Graph:
                 self._end(job, State.CANCELLED, job.asked, time, actions)
             else:
                 self._end(job, State.FAILED, event.reason, time, actions)
-        elif isinstance(event, Lost):
+        else:
             lost = Reason(ReasonKind.LOST, "its scheduler does not know it any more")
             job.members = tuple(
                 member if member.state.is_final else attrs.evolve(member, state=State.LOST, reason=lost)
                 for member in job.members
             )
             self._end(job, State.LOST, lost, time, actions)
-        else:
-            self._observe(job, event, time, actions)
 
     def _delay(self, job: Job, attempt: int, reason: Reason, actions: list[Action]) -> None:
         if job.attempt == attempt and not job.state.is_final and job.handle is None and not job.members:
@@ -269,7 +269,7 @@ class Graph:
         if event.incarnation > job.incarnation or not job.members:
             # A new incarnation begins anew: what the last one did is history.
             job.incarnation = event.incarnation
-            job.members = tuple(MemberObservation(state=State.PENDING) for _ in event.members)
+            job.members = (_UNSEEN,) * len(event.members)
             job.verdict = None
             job.started = None
         members = list(job.members)
@@ -373,6 +373,7 @@ class Graph:
         return job
 
 
+_UNSEEN = MemberObservation(state=State.PENDING)
 # Reasons that lie around a program, not in it; their retries are counted apart.
 _AROUND = frozenset(
     {
@@ -389,7 +390,7 @@ _AROUND = frozenset(
 
 def _in_order(members: Sequence[MemberObservation]) -> Sequence[int]:
     """Return the members' numbers in the order in which they ended, as far as one clock tells it."""
-    if len({member.host for member in members}) > 1:
+    if len(members) == 1 or len({member.host for member in members}) > 1:
         return range(len(members))
     return sorted(range(len(members)), key=lambda index: members[index].ended or "~")
 

@@ -81,7 +81,6 @@ class Worker(threading.Thread):
         self._silence, self._limit = BackOff(), BackOff()
         self._adopted = False
         self.settled = threading.Event()
-        self.trouble = ""
         self._unknown: set[Handle] = set()
         self._withdrawn: set[Attempt] = set()
 
@@ -171,7 +170,7 @@ class Worker(threading.Thread):
             self._back_off()
             if self._silence.failures == _TELLING_FAILURES:
                 self._tell_of_silence(error)
-            self._settle(str(error))
+            self._settle()
         except Overtaken:  # what is left is the other driver's to do
             self._cancels.clear()
             self._leftovers.forget()
@@ -179,15 +178,14 @@ class Worker(threading.Thread):
         except Exception as error:  # whatever a plugin raises is the plugin's
             self._report([Warned(f"{type(self._executor).__name__}: {_words(error)}")])
             self._back_off()
-            self._settle(_words(error))
+            self._settle()
 
     def _can_offer(self) -> bool:
         waiting = bool(self._offers) and self._submits and not self._held_back
         return waiting and not self._silence.left(time.monotonic())
 
-    def _settle(self, trouble: str = "") -> None:
-        """Note that the backend was asked about everything once, or why it could not be."""
-        self.trouble = trouble
+    def _settle(self) -> None:
+        """Note that the backend was asked about everything once, or that it could not be."""
         if self._adopted and not self.settled.is_set():
             self.settled.set()
             self._report([])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 import typing
 
 import cattrs
 from cattrs.strategies import configure_union_passthrough
 
 from nemorun_core.errors import UsageError
+from nemorun_core.model.definition import Edge
 from nemorun_core.model.records import MalformedRecord
 from nemorun_core.model.secret import Secret
+from nemorun_core.model.state import Condition
 
 __all__ = ["converter", "structure"]
 
@@ -31,6 +34,13 @@ def _json_object(value: object, _: object) -> object:
     raise ValueError(f"expected an object, found {type(value).__name__}")
 
 
+def _edge(value: object, _: object) -> Edge:
+    """Read an edge by hand: large experiments have hundreds of thousands."""
+    if isinstance(value, dict) and value.keys() <= {"upstream", "condition"} and type(value.get("upstream")) is str:
+        return Edge(sys.intern(value["upstream"]), Condition(value.get("condition", Condition.SUCCESS)))
+    raise ValueError(f"expected an edge, found {value!r}")
+
+
 def _exactly(kind: type) -> typing.Callable[[object, type], object]:
     def check(value: object, wanted: type) -> object:
         if wanted is not kind:  # an enum whose members are also `kind`s
@@ -47,6 +57,7 @@ def _make() -> cattrs.Converter:
     union = str | Secret
     configure_union_passthrough(str | bool | int | float | None, made)
     made.register_structure_hook_func(lambda kind: kind == union, _text_or_secret)
+    made.register_structure_hook(Edge, _edge)
     made.register_unstructure_hook(Secret, lambda secret: {"secret": secret.source, "name": secret.name})
     for kind in (str, int, float, bool):
         made.register_structure_hook(kind, _exactly(kind))

@@ -8,7 +8,9 @@ __all__ = ["Condition", "Reason", "ReasonKind", "State", "Until", "exit_reason",
 
 
 class State(str, enum.Enum):
-    """Where a job or member stands. The last five are for good."""
+    """Where a job or member stands. The last five are for good: nothing can follow them, `is_final` says."""
+
+    is_final: bool
 
     UNSUBMITTED = "UNSUBMITTED"
     PENDING = "PENDING"
@@ -19,16 +21,11 @@ class State(str, enum.Enum):
     SKIPPED = "SKIPPED"
     LOST = "LOST"
 
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing can follow."""
-        return self not in _OPEN
+    def __init__(self, value: str) -> None:
+        self.is_final = value not in ("UNSUBMITTED", "PENDING", "RUNNING")
 
     def __str__(self) -> str:
-        return self.value
-
-
-_OPEN = frozenset({State.UNSUBMITTED, State.PENDING, State.RUNNING})
+        return str.__str__(self)
 
 
 class Condition(str, enum.Enum):
