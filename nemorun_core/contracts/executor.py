@@ -76,6 +76,12 @@ class Executor:
         """Open the backend: imports its heavy half; no input or output before the first call."""
         raise NotImplementedError
 
+    @classmethod
+    def sample(cls) -> Self:
+        """Return any one, for `nemorun doctor`, which asks its backend whether the scheduler answers. Override it where
+        a field has no default."""
+        return cls()
+
     def clone(self) -> Self:
         """Return an equal executor that shares nothing mutable with this one."""
         made = copy.copy(self)

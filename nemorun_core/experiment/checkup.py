@@ -11,7 +11,7 @@ from typing import TypedDict, TypeVar
 import attrs
 
 from nemorun_core.contracts.executor import Executor
-from nemorun_core.errors import Defect, NemorunError, StoreError, TransientError
+from nemorun_core.errors import Defect, NemorunError, StoreError, TransientError, UsageError
 from nemorun_core.registry import GROUPS, Found, Registry, default_registry, import_found
 from nemorun_core.store.files import guarded, make_folder
 from nemorun_core.store.layout import Home
@@ -138,13 +138,16 @@ def _plugin_found(row: Row) -> str:
 
 def _executor_found(row: Row) -> str:
     cls = default_registry().load("nemorun.executors", row["name"])
+    if not (isinstance(cls, type) and issubclass(cls, Executor)):
+        raise Defect(f"{cls.__qualname__} does not derive from run.Executor.", hint="Report it to its author.")
     try:
-        executor = cls()
+        executor = cls.sample()
     except TypeError as error:  # it has fields that must be given
         return f"can be loaded; its scheduler was not asked: {error}"
-    if not isinstance(executor, Executor):
-        raise Defect(f"{cls.__qualname__} does not derive from run.Executor.", hint="Report it to its author.")
     executor.check()
     with executor.backend() as backend:
-        answered = backend.check()
+        try:
+            answered = backend.check()
+        except UsageError as error:  # who has all plugins need not have all schedulers
+            return f"can be loaded, and not used from here: {error.line}"
     return f"can be loaded, and its scheduler answers: {answered}" if answered else "can be loaded"

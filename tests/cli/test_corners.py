@@ -167,6 +167,21 @@ def test_doctor_says_what_it_could_not_ask(monkeypatch, tmp_path):
     assert "its scheduler was not asked" in finding["found"]
 
 
+def test_doctor_is_content_with_a_scheduler_that_is_not_here(monkeypatch, tmp_path):
+    class Away(nemorun.LocalExecutor):
+        def backend(self):
+            opened = super().backend()
+            opened.check = missing
+            return opened
+
+    def missing():
+        raise nemorun.UsageError("no moon is here.", hint="Travel.")
+
+    finding = found(monkeypatch, tmp_path, Away)
+    assert finding["ok"]
+    assert finding["found"] == "can be loaded, and not used from here: no moon is here. Travel."
+
+
 def test_doctor_names_an_executor_that_is_none_and_one_that_breaks(monkeypatch, tmp_path):
     base = nemorun.LocalExecutor
 

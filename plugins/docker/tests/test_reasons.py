@@ -13,7 +13,7 @@ import pytest
 from nemorun_devkit.kit import Kit
 from nemorun_docker import DockerExecutor
 
-from nemorun_core import Deferred, ReasonKind, Rejected, Secret, State, TransientError, base_path
+from nemorun_core import Deferred, ReasonKind, Rejected, Secret, State, TransientError, UsageError, base_path
 
 from .conftest import IMAGE, SMALL, clear, docker, remains
 
@@ -519,5 +519,8 @@ def test_the_doctor_is_told_which_engine_answers(kit, engine):
 
 def test_the_doctor_is_told_that_none_answers(kit, monkeypatch, tmp_path):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nosuch.sock")
+    with pytest.raises(UsageError, match="found none"):
+        kit.backend.check()
+    (tmp_path / "nosuch.sock").touch()
     with pytest.raises(TransientError, match="does not answer"):
         kit.backend.check()

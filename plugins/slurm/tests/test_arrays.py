@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import attrs
@@ -217,8 +218,10 @@ class Sbatch(Commands):
     def __init__(self, most=10_000, room=10_000, refusal=b""):
         self.most, self.room, self.refusal = most, room, refusal
         self.sizes = []
+        self.asked = []
 
     def run(self, argv, *, stdin=b"", **options):
+        self.asked.append(argv[0])
         if argv[0] != "sbatch":
             return Result(0, b"ClusterName = c\n" if argv[0] == "scontrol" else b"", "")
         array = [line for line in stdin.decode().splitlines() if line.startswith("#SBATCH --array=0-")]
@@ -325,7 +328,32 @@ def test_a_call_answers_for_some_jobs_and_leaves_the_others_for_the_next(tmp_pat
     answered = [key for key, _ in backend.submit([*different, *equal])]
     assert answered == [job.key for job in (*different[:64], *equal)]
     assert sorted(sbatch.sizes) == [0] * 64 + [500]
+    # These were looked for when the others were, and not sent then.
     assert [key for key, _ in backend.submit(different)] == [job.key for job in different]
+    assert sbatch.asked.count("squeue") == 1
+    backend.close()
+
+
+@pytest.mark.parametrize("seconds", [1, 60])
+def test_what_was_sent_or_not_looked_for_lately_is_looked_for_before_it_is_submitted(tmp_path, monkeypatch, seconds):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    backend = SlurmBackend(LocalTunnel())
+    sbatch = backend._commands = Sbatch(refusal=b"Socket timed out on send/recv operation")
+    backend._queue._commands = backend._sender._commands = sbatch
+    (tmp_path / "support").mkdir()
+    jobs = [
+        submission(f"job{number}", folder=str(tmp_path), executor=SlurmExecutor(time=str(number + 1)))
+        for number in range(65)
+    ]
+    with pytest.raises(TransientError):
+        list(backend.submit(jobs))
+    clock = time.monotonic() + seconds
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    sbatch.refusal = b""
+    assert len(list(backend.submit(jobs[-1:]))) == 1
+    assert sbatch.asked.count("squeue") == 1 + (seconds == 60)
+    list(backend.submit(jobs[:1]))
+    assert sbatch.asked.count("squeue") == 2 + (seconds == 60)
     backend.close()
 
 

@@ -61,6 +61,20 @@ def test_a_cluster_is_asked_for_its_name_once(answers, jobs):
     assert asked(answers) == ["show config"]
 
 
+@pytest.mark.parametrize(
+    ("storage", "accounts"),
+    [
+        ("none", "without"),
+        ("(null)", "without"),
+        ("accounting_storage/none", "without"),
+        ("x/slurmdbd", "with"),
+    ],
+)
+def test_the_doctor_is_told_which_cluster_answers(answers, storage, accounts):
+    answers.write_text(f"AccountingStorageType = {storage}\nClusterName = alps\nSLURM_VERSION   = 22.05.8\n")
+    assert site().described() == f"Slurm 22.05.8, cluster 'alps', {accounts} accounting"
+
+
 def test_another_cluster_is_refused_and_both_are_named(answers, jobs):
     site().settle(jobs)
     site().check(jobs)

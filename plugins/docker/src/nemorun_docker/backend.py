@@ -28,6 +28,7 @@ from nemorun_core import (
     Stopping,
     Submission,
     TransientError,
+    UsageError,
     read_rank,
 )
 from nemorun_docker.body import container_body, container_name, executor_of, has_own_network, network_body
@@ -109,6 +110,11 @@ class DockerBackend(Backend):
     def check(self) -> str:
         """Ask the engine for its version."""
         path = socket_path()
+        if not os.path.exists(path):  # who submits may wait for it
+            raise UsageError(
+                f"expected the socket of a Docker engine at {path}, and found none.",
+                hint="Install and start Docker on this machine, or say by DOCKER_HOST=unix://... where it is.",
+            )
         answer = Engine(path).request("GET", "/version", seconds=_CHECK_SECONDS)
         if answer.is_refusal:
             raise TransientError(f"the Docker engine at {path} does not say its version: {answer.message}")

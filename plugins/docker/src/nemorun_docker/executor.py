@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Hashable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
 from nemorun_core import Backend, Capabilities, Executor, UsageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["DockerExecutor"]
 
@@ -107,6 +110,11 @@ class DockerExecutor(Executor):
     def connection(self) -> Hashable:
         """Return the identity of the engine: there is one for a process."""
         return "docker"
+
+    @classmethod
+    def sample(cls) -> Self:
+        """Return one of no image."""
+        return cls(container_image="none")
 
     def backend(self) -> Backend:
         """Open the backend."""

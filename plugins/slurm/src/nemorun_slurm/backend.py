@@ -30,9 +30,10 @@ from nemorun_core import (
     UsageError,
 )
 from nemorun_slurm.arrays import sort_out
-from nemorun_slurm.attempt import Attempt, Word, duplicates, expects_records, is_over_its_time, runs_on
+from nemorun_slurm.attempt import Attempt, Word, expects_records, runs_on
 from nemorun_slurm.calls import Batches, Call, Place, name_of
-from nemorun_slurm.commands import Result, last_line
+from nemorun_slurm.commands import last_line
+from nemorun_slurm.ending import Ender
 from nemorun_slurm.files import files_of
 from nemorun_slurm.parse import QueueRow, observe_state
 from nemorun_slurm.queue import Queue, Snapshot
@@ -46,14 +47,13 @@ __all__ = ["SlurmBackend"]
 
 _AT_ONCE = 4
 _ALONE = 64  # jobs of one call of `submit`: whoever cancels, or takes over, is heard after those
-_CANCEL_SECONDS = 30.0
-_ENDED_AT_ONCE = 1000  # ids on one command line, which ssh has in one word of at most 128 KiB
+_LOOKED_SECONDS = 10.0
+_SCRIPT_SECONDS = 30.0
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 60.0
 _PART_OF_AGE = 6.0
 _LONGEST_QUIET_SECONDS = 90.0  # of a new connection, which takes an answer that is 15 s old for what is so now
 _DEPENDENCIES = {Condition.SUCCESS: "afterok", Condition.FAILURE: "afternotok", Condition.ANY: "afterany"}
 _OUTPUT_BYTES = 1 << 16
-_ALREADY_DONE = 2021 & 0xFF  # ESLURM_ALREADY_DONE of slurm_errno.h, as an exit code
 _NO_SCRIPT = re.compile("Invalid job id|Job script not specified")  # scontrol says so with exit code 0
 
 
@@ -74,7 +74,9 @@ class SlurmBackend(Backend):
         self._site = Site(self._queue.config, tunnel.connection(), self._identity)
         self._batches = Batches()
         self._sender = Sender(self._commands, self._files, self._batches)
+        self._ender = Ender(self._commands, self._files, self._fresh_rows)
         self._attempts: dict[Handle, Attempt] = {}
+        self._missed: tuple[float, set[Handle]] = (0.0, set())  # since when some jobs are known not to be there
         self._marks: dict[str, str] = {}  # number and name of a job or array to the mark in its script
 
     def _identity(self) -> Hashable:
@@ -85,6 +87,10 @@ class SlurmBackend(Backend):
         """End the connection; jobs go on."""
         self._queue.close()
         self._commands.close()
+
+    def check(self) -> str:
+        """Ask slurmctld for its configuration."""
+        return self._site.described()
 
     def render(self, job: Submission) -> Sequence[Document]:
         """Return the batch script, byte for byte, and the files of the members where the cluster will see them."""
@@ -114,9 +120,11 @@ class SlurmBackend(Backend):
     def submit(self, jobs: Sequence[Submission]) -> Iterator[tuple[Key, Answer]]:
         """Look for the jobs first, then give those that are not there to sbatch: many equal ones as one array, the
         others a few at a time, and of those no more than one call can soon answer for."""
+        taken = self._look_once(jobs)
         arrays, alone = sort_out([job for job in jobs if name_of(job) not in self._attempts])
         alone = alone[:_ALONE]
-        texts, refused = self._prepare(arrays, alone)
+        self._missed[1].difference_update(name_of(job) for job in itertools.chain(*arrays, alone))
+        texts, refused = self._prepare(arrays, alone, taken)
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="sbatch") as pool:
             calls: dict[Key, Future[Mapping[Key, Answer]]] = {}
             for array in arrays:
@@ -137,21 +145,30 @@ class SlurmBackend(Backend):
                 for call in calls.values():
                     call.cancel()
 
+    def _look_once(self, jobs: Sequence[Submission]) -> Mapping[Key, str]:
+        """Look for those jobs that were not looked for a moment ago, when the others were submitted first; return what
+        `_look_for` does."""
+        now = time.monotonic()
+        if now - self._missed[0] > _LOOKED_SECONDS:
+            self._missed = (now, set())
+        missed = self._missed[1]
+        unknown = [job for job in jobs if name_of(job) not in self._attempts and name_of(job) not in missed]
+        with _before_sbatch():
+            taken = self._look_for(unknown) if unknown else {}
+        missed.update(name_of(job) for job in unknown if job.key not in taken)
+        return taken
+
     def _prepare(
-        self, arrays: Sequence[Sequence[Submission]], alone: Sequence[Submission]
+        self, arrays: Sequence[Sequence[Submission]], alone: Sequence[Submission], taken: Mapping[Key, str]
     ) -> tuple[Mapping[Key, str], Mapping[Key, Rejected]]:
         """Have everything there that those jobs need which are not in Slurm yet. Return what they are submitted with,
         the line of a task or a script, and which of the jobs are refused."""
         together = {job.key for array in arrays for job in array}
         chosen = {job.key: job for job in itertools.chain(*arrays, alone)}
-        with _before_sbatch():
-            taken = self._look_for(list(chosen.values())) if chosen else {}
         refused: dict[Key, Rejected] = {}
         texts: dict[Key, str] = {}
         sent: list[tuple[Submission, str | None]] = []
         for job in chosen.values():
-            if name_of(job) in self._attempts:
-                continue
             if job.key in taken:
                 said = f"Slurm's job {taken[job.key]} has the name {name_of(job)!r} and another key"
                 refused[job.key] = Rejected(Reason(ReasonKind.REJECTED, said))
@@ -259,7 +276,7 @@ class SlurmBackend(Backend):
         known = f"{number} {row.name}"
         if known not in self._marks:
             result = self._commands.run(
-                ["scontrol", "write", "batch_script", row.job_id, "-"], timeout_seconds=_CANCEL_SECONDS
+                ["scontrol", "write", "batch_script", row.job_id, "-"], timeout_seconds=_SCRIPT_SECONDS
             )
             if not result.out and not _NO_SCRIPT.search(result.error):
                 raise TransientError(f"scontrol gave no answer: {last_line(result)}")
@@ -307,7 +324,7 @@ class SlurmBackend(Backend):
             raise TransientError(f"{error.filename} cannot be read: {error.strerror}.") from None
         self._files.forget_secrets(ended)
         going_on = [attempt for attempt in attempts if not attempt.over]
-        self._attend(going_on, words)
+        self._ender.attend(going_on, words)
         just_ended = any(attempt.over_since is not None and attempt.over_since >= before for attempt in going_on)
         if just_ended and time.time() - snapshot.asked > _SHORTEST_SECONDS:
             self._look(going_on, strangers=False)  # that answer is from before the end, and says nothing of it
@@ -357,19 +374,11 @@ class SlurmBackend(Backend):
 
     def cancel(self, handles: Collection[Handle]) -> None:
         """Take back what waits; send TERM to the steps of what runs, again after 1 s, and KILL after the grace."""
-        attempts = [attempt for attempt in self._open(handles) if not attempt.stopping.begun]
-        if attempts:
-            self._stop(attempts, self._fresh_rows(attempts))
+        self._ender.stop([attempt for attempt in self._open(handles) if not attempt.stopping.begun])
 
     def kill(self, handles: Collection[Handle]) -> None:
         """Send KILL to the steps of what runs, and end the jobs."""
-        attempts = self._open(handles)
-        if attempts:
-            self._kill(attempts, self._fresh_rows(attempts))
-            now = time.monotonic()
-            for attempt in attempts:
-                attempt.stopping.hurry(now)
-                attempt.stopping.next(now)
+        self._ender.kill(self._open(handles))
 
     def _open(self, handles: Collection[Handle]) -> list[Attempt]:
         known = [self._attempts[handle] for handle in handles if handle in self._attempts]
@@ -379,66 +388,6 @@ class SlurmBackend(Backend):
         snapshot = self._queue.jobs(time.time())
         self._site.check([attempt.job for attempt in attempts])
         return {attempt.name: Word(self._rows(attempt, snapshot), since=True, told=True).live for attempt in attempts}
-
-    def _stop(self, attempts: Sequence[Attempt], rows: Mapping[str, Sequence[QueueRow]]) -> None:
-        """Send the first polite signal, and say when the next is due."""
-        self._files.refresh([attempt.job for attempt in attempts])
-        told: list[str] = []
-        taken_back: list[str] = []
-        for attempt in attempts:
-            started = attempt.claimed
-            for row in rows[attempt.name]:
-                (told if started and row.state == "RUNNING" else taken_back).append(row.job_id)
-        self._scancel(taken_back)
-        self._scancel(told, "--signal=TERM")
-        now = time.monotonic()
-        for attempt in attempts:
-            attempt.stopping.begin(now)
-            attempt.stopping.next(now)
-            attempt.changed = now
-
-    def _kill(self, attempts: Sequence[Attempt], rows: Mapping[str, Sequence[QueueRow]]) -> None:
-        """End every process of these jobs at once. Slurm itself would first be polite for its KillWait."""
-        steps = [
-            f"{row.job_id}.{step}"
-            for attempt in attempts
-            for row in rows[attempt.name]
-            if row.state == "RUNNING"
-            for step in range(len(attempt.job.members))
-        ]
-        self._scancel(steps, "--signal=KILL")
-        self._scancel([row.job_id for attempt in attempts for row in rows[attempt.name]])
-
-    def _attend(self, attempts: Sequence[Attempt], words: Mapping[str, Word]) -> None:
-        """Do what is due: take back duplicates, a time-out, the second polite signal, the kill."""
-        self._scancel([row.job_id for attempt in attempts for row in duplicates(words[attempt.name].live)])
-        now = time.monotonic()
-        late = [attempt for attempt in attempts if not attempt.stopping.begun and is_over_its_time(attempt)]
-        if late:
-            for attempt in late:
-                attempt.stopping.expired = True
-            self._stop(late, self._fresh_rows(late))
-        due = [attempt for attempt in attempts if attempt.stopping.due is not None and now >= attempt.stopping.due]
-        if not due:
-            return
-        rows = self._fresh_rows(due)
-        again, dead = [], []
-        for attempt in due:
-            if attempt.stopping.next(now) == "KILL":
-                dead.append(attempt)
-            else:
-                again += [row.job_id for row in rows[attempt.name] if row.state == "RUNNING"]
-        self._scancel(again, "--signal=TERM")
-        if dead:
-            self._kill(dead, rows)
-
-    def _scancel(self, ids: Sequence[str], *options: str) -> None:
-        """Signal or end jobs or steps, by their ids: those of a row that was seen to be ours just now."""
-        for begin in range(0, len(ids), _ENDED_AT_ONCE):
-            call = ["scancel", *options, *ids[begin : begin + _ENDED_AT_ONCE]]
-            result = self._commands.run(call, timeout_seconds=_CANCEL_SECONDS)
-            if result.returncode != 0 and not _is_gone(result):
-                raise TransientError(f"scancel gave no answer: {last_line(result)}")
 
     # Reading.
 
@@ -486,12 +435,3 @@ def _last_change(attempt: Attempt) -> tuple[float, float]:
             moments.append(os.stat(path).st_mtime)
     moment = min(max(moments, default=now), now)
     return moment, time.monotonic() - min(now - moment, _LONGEST_QUIET_SECONDS)
-
-
-def _is_gone(result: Result) -> bool:
-    """Whether scancel only says that there is nothing to end. It may say so by its exit code alone, as when it has sent
-    a signal to a task of an array and tried that again."""
-    said = result.error.splitlines()
-    return bool(said or result.returncode == _ALREADY_DONE) and all(
-        "Invalid job id" in line or "already completing or completed" in line for line in said
-    )

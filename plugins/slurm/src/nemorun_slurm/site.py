@@ -15,6 +15,8 @@ __all__ = ["Site"]
 
 _SHARED_SECONDS = 15.0  # how old an answer may be, to be shared by many processes that only look
 _NAME = re.compile(r"^ClusterName\s*=\s*(\S+)", re.MULTILINE)
+_VERSION = re.compile(r"^SLURM_VERSION\s*=\s*(\S+)", re.MULTILINE)
+_STORAGE = re.compile(r"^AccountingStorageType\s*=\s*(\S+)", re.MULTILINE)
 
 
 class Site:
@@ -73,6 +75,17 @@ class Site:
             if (self._identity(), support) not in self._right:
                 write_whole(self._record(support), f"{self._name(now)}\n".encode(), 0o600)
                 self._right.add((self._identity(), support))
+
+    def described(self) -> str:
+        """Return the cluster's version and name, and whether it keeps accounts, which tell of jobs that are long over.
+
+        Raises:
+            UsageError: Slurm's commands are not here. TransientError: it does not answer.
+        """
+        text = self._config(time.time())
+        version, storage = _VERSION.search(text), _STORAGE.search(text)
+        accounts = "with" if storage and not storage[1].endswith(("none", "(null)")) else "without"
+        return f"Slurm {version[1] if version else ''}, cluster {self._name(0)!r}, {accounts} accounting"
 
     def _name(self, newer_than: float) -> str:
         identity = self._identity()
