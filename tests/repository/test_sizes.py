@@ -35,8 +35,8 @@ PLUGIN = 1000
 # The devkit holds 175 tests of the laws (1,950), which are what it is for, the simulator, and the killing of drivers.
 # DockerExecutor speaks to the engine itself, pulls of images and contexts too (docs/decisions/0005), and has some
 # thirty fields. SlurmExecutor gives many equal jobs to Slurm as one array, and finds each of them again (330); it tells
-# the doctor which cluster answers (15).
-LARGE_PLUGINS = {"devkit": 3090, "docker": 1630, "kubernetes": 2500, "slurm": 2800}
+# the doctor which cluster answers (15), and reads of the thousands of rows that squeue prints its own alone (15).
+LARGE_PLUGINS = {"devkit": 3090, "docker": 1630, "kubernetes": 2500, "slurm": 2820}
 
 MODULES = sorted([*ROOT.glob("nemorun_core/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py"), ROOT / "noxfile.py"])
 

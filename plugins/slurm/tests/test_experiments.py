@@ -173,7 +173,7 @@ import time
 from nemorun_slurm.commands import LocalCommands
 from nemorun_slurm.queue import Queue
 queue = Queue(LocalCommands(), lambda: "watchers")
-print(len(queue.jobs(time.time() - 60).rows))
+print(len(queue.jobs(time.time() - 60).rows("sbatch")))
 """
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
     before = cluster.queries()

@@ -16,6 +16,7 @@ from nemorun_slurm.parse import (
     parse_sacct,
     parse_squeue,
     refusal,
+    split_squeue,
     submitted_id,
     tried,
 )
@@ -179,18 +180,31 @@ def test_rows_of_sacct_round_trip_whatever_their_names(jobs):
     ]
 
 
-@pytest.mark.parametrize("read", [parse_squeue, parse_sacct])
+@given(st.lists(st.tuples(st.sampled_from(["a", f"a{MARK}b", " "]) | NAMES, STATES), max_size=6))
+def test_rows_of_squeue_are_found_by_their_names_before_they_are_read(jobs):
+    text = "".join(
+        squeue_line(JobID=str(number), JobArrayID=str(number), Name=name, State=state)
+        for number, (name, state) in enumerate(jobs)
+    )
+    rows = parse_squeue(text)
+    records = split_squeue(text)
+    assert list(records) == list(dict.fromkeys(row.name for row in rows))
+    for name, found in records.items():
+        assert parse_squeue("\n".join(found)) == [row for row in rows if row.name == name]
+
+
+@pytest.mark.parametrize("read", [parse_squeue, split_squeue, parse_sacct])
 def test_nothing_printed_is_no_rows(read):
-    assert read("") == []
+    assert not read("")
 
 
-@pytest.mark.parametrize("read", [parse_squeue, parse_sacct])
+@pytest.mark.parametrize("read", [parse_squeue, split_squeue, parse_sacct])
 def test_something_else_than_a_table_is_no_answer(read):
     with pytest.raises(TransientError, match="expected a table"):
         read("Welcome to the cluster!\n")
 
 
-@pytest.mark.parametrize("read", [parse_squeue, parse_sacct])
+@pytest.mark.parametrize("read", [parse_squeue, split_squeue, parse_sacct])
 def test_a_row_that_is_cut_off_is_no_answer(read):
     with pytest.raises(TransientError, match="cannot be read"):
         read(f"7{MARK}7{MARK}RUNNING{MARK}\n")

@@ -55,8 +55,8 @@ DOWN = Result(1, b"", "slurm_load_jobs error: Unable to contact slurm controller
 def test_an_answer_that_is_young_enough_is_not_asked_for_again():
     commands = Told(GOOD)
     first, second = queue(commands), queue(commands)
-    assert list(first.jobs(time.time()).rows) == [("train-x", "")]
-    assert list(second.jobs(time.time() - 60).rows) == [("train-x", "")]
+    assert [row.name for row in first.jobs(time.time()).rows("train-x")] == ["train-x"]
+    assert [row.name for row in second.jobs(time.time() - 60).rows("train-x")] == ["train-x"]
     assert commands.asked == [["squeue", *SQUEUE_FORMAT]]
 
 
@@ -92,7 +92,7 @@ def test_a_failed_question_is_no_answer_to_the_next(answer):
     asking = queue(commands)
     with pytest.raises(TransientError):
         asking.jobs(0.0)
-    assert list(asking.jobs(0.0).rows) == [("train-x", "")]
+    assert [row.name for row in asking.jobs(0.0).rows("train-x")] == ["train-x"]
 
 
 def test_a_failed_question_fails_all_who_waited_for_it():

@@ -259,7 +259,7 @@ class SlurmBackend(Backend):
         for attempt in strangers:
             job = attempt.job
             ours = {row.job_id for row in self._rows(attempt, snapshot)}
-            for row in snapshot.rows.get((attempt.name, ""), ()):
+            for row in snapshot.rows(attempt.name):
                 if row.job_id not in ours and not observe_state(row)[0].is_final:
                     foreign[job.key] = row.job_id
             if attempt.ids or attempt.claimed:
@@ -342,10 +342,7 @@ class SlurmBackend(Backend):
 
     def _rows(self, attempt: Attempt, snapshot: Snapshot) -> list[QueueRow]:
         return [
-            row
-            for call, task in attempt.places
-            for row in snapshot.rows.get((call.name, task), ())
-            if self._is_ours(call, row)
+            row for call, task in attempt.places for row in snapshot.rows(call.name, task) if self._is_ours(call, row)
         ]
 
     def _words(

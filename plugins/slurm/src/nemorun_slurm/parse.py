@@ -25,6 +25,7 @@ __all__ = [
     "parse_sacct",
     "parse_squeue",
     "refusal",
+    "split_squeue",
     "submitted_id",
     "tried",
 ]
@@ -116,6 +117,23 @@ class QueueRow:
     array_job: str | None = None
     task: str = ""
     out_of_memory: bool = False
+
+
+def split_squeue(text: str) -> dict[str, list[str]]:
+    """Return the rows that squeue printed, as they stand, by the jobs' names: of thousands most are not ours.
+
+    Raises:
+        TransientError: a row that cannot be read.
+    """
+    found: dict[str, list[str]] = {}
+    before = _SQUEUE_FIELDS.index("Name")
+    after = len(_SQUEUE_FIELDS) - before  # with the mark behind the last
+    for record in _records(text):
+        rest = record.split(_MARK, before)[-1].rsplit(_MARK, after)
+        if len(rest) <= after:
+            raise _unreadable(record, len(_SQUEUE_FIELDS))
+        found.setdefault(rest[0], []).append(record)
+    return found
 
 
 def parse_squeue(text: str) -> list[QueueRow]:
@@ -297,11 +315,15 @@ def _records(text: str) -> Iterator[str]:
         yield text[start:stop].removesuffix("\n")
 
 
+def _unreadable(record: str, count: int) -> TransientError:
+    return TransientError(f"a row of Slurm's cannot be read: expected {count} fields, found {record[:200]!r}.")
+
+
 def _split(record: str, count: int, free: int) -> list[str]:
     """Return the fields of a row, of which the one at `free` may hold the mark itself."""
     parts = record.split(_MARK)
     if len(parts) < count:
-        raise TransientError(f"a row of Slurm's cannot be read: expected {count} fields, found {record[:200]!r}.")
+        raise _unreadable(record, count)
     after = count - free - 1
     tail = parts[len(parts) - after :]
     return [*(part.strip() for part in parts[:free]), _MARK.join(parts[free : len(parts) - after]), *tail]

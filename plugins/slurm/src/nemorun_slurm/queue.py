@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from nemorun_core import TransientError
 from nemorun_slurm.commands import Commands
-from nemorun_slurm.parse import SACCT_FORMAT, SQUEUE_FORMAT, QueueRow, parse_sacct, parse_squeue
+from nemorun_slurm.parse import SACCT_FORMAT, SQUEUE_FORMAT, QueueRow, parse_sacct, parse_squeue, split_squeue
 
 __all__ = ["Queue", "Snapshot"]
 
@@ -26,14 +26,24 @@ _ARGUMENTS = {"sacct": SACCT_FORMAT, "scontrol": ("show", "config"), "squeue": S
 _NO_ACCOUNTING = "accounting storage is disabled"
 
 
-class Snapshot(NamedTuple):
-    """One answer of squeue: all jobs that slurmctld still knows, finished ones as well, by name and task of an array.
-
-    `asked` is when the question was sent, in POSIX seconds of this machine: what was submitted later may be missing.
+class Snapshot:
+    """One answer of squeue: all jobs that slurmctld still knows, finished ones as well; each is read when it is asked
+    for. `asked` is when the question was sent, in POSIX seconds of this machine: what was submitted later may be
+    missing.
     """
 
-    asked: float
-    rows: Mapping[tuple[str, str], Sequence[QueueRow]]
+    def __init__(self, asked: float, text: str) -> None:
+        self.asked = asked
+        self._records = split_squeue(text)
+        self._read: dict[str, dict[str, list[QueueRow]]] = {}
+
+    def rows(self, name: str, task: str = "") -> Sequence[QueueRow]:
+        """Return those of a job's or an array's name; of an array, of one task. Raises TransientError."""
+        if name not in self._read:
+            found = self._read[name] = {}
+            for row in parse_squeue("\n".join(self._records.get(name, ()))):
+                found.setdefault(row.task, []).append(row)
+        return self._read[name].get(task, ())
 
 
 class _Answer(NamedTuple):
@@ -65,7 +75,7 @@ class Queue:
         self._identity = identity
         self._folder = ""
         self._private: tempfile.TemporaryDirectory[str] | None = None
-        self._parsed = ("", Snapshot(0.0, {}))
+        self._parsed = ("", Snapshot(0.0, ""))
 
     def close(self) -> None:
         """Remove what only this process used. May be called again."""
@@ -83,10 +93,7 @@ class Queue:
         path = self._path("squeue")
         if of != path or not newer_than <= snapshot.asked <= time.time():
             answer = self._shared("squeue", newer_than, None)
-            rows: dict[tuple[str, str], list[QueueRow]] = {}
-            for row in parse_squeue(answer.text):
-                rows.setdefault((row.name, row.task), []).append(row)
-            snapshot = Snapshot(answer.asked, rows)
+            snapshot = Snapshot(answer.asked, answer.text)
             self._parsed = (path, snapshot)
         return snapshot
 

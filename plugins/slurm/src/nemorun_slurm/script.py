@@ -6,6 +6,7 @@ ms, measured on two busy processors.
 
 from __future__ import annotations
 
+import functools
 import posixpath
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
@@ -113,6 +114,7 @@ class Layout:
     support: str
 
 
+@functools.lru_cache(maxsize=10_000)
 def job_name(key: Key, prefix: str = "") -> str:
     """Return the name of an attempt in Slurm, by which it is found again: at most 128 characters, safe anywhere."""
     return prefix + key.slug(LONGEST_NAME - len(prefix))
