@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from nemorun_core.errors import Defect, UsageError
+from nemorun_core.installed import points
 from nemorun_core.model.definition import Kinded
 from nemorun_core.model.plain import read_plainly, written_plainly
 
 if TYPE_CHECKING:
     import cattrs
     import pluggy
-    from importlib_metadata import EntryPoint
 
     from nemorun_core.contracts.executor import Executor
     from nemorun_core.contracts.plugin import Plugin
@@ -68,16 +68,13 @@ class Registry:
 
     @functools.cached_property
     def _entry_points(self) -> Mapping[str, Mapping[str, tuple[Found, ...]]]:
-        from importlib_metadata import entry_points
-
         groups: dict[str, dict[str, tuple[Found, ...]]] = {}
-        for point in entry_points():
-            if point.group.startswith("nemorun."):
-                names = groups.setdefault(point.group, {})
-                found = Found(name=point.name, value=point.value, distribution=_distribution(point))
-                others = names.get(point.name, ())
-                if found not in others:
-                    names[point.name] = (*others, found)
+        for point in points():
+            names = groups.setdefault(point.group, {})
+            found = Found(name=point.name, value=point.value, distribution=point.distribution)
+            others = names.get(point.name, ())
+            if found not in others:
+                names[point.name] = (*others, found)
         return groups
 
     def found(self, group: str) -> list[Found]:
@@ -369,14 +366,6 @@ def _in_order(implementations: "list[pluggy.HookImpl]", by_name: Mapping[str, Fo
 
     for implementation in sorted(implementations, key=place):
         yield Hook(found=by_name[implementation.plugin_name], call=implementation.function)
-
-
-def _distribution(point: "EntryPoint") -> str:
-    # Read here: `Distribution.name` loads the whole parser of e-mails for these two lines, on each start of ours.
-    text = (point.dist.read_text("METADATA") or point.dist.read_text("PKG-INFO") or "") if point.dist else ""
-    head, _, _ = text.partition("\n\n")
-    fields = dict(line.split(": ", 1) for line in head.splitlines() if line.startswith(("Name: ", "Version: ")))
-    return f"{fields.get('Name', 'unknown')} {fields.get('Version', '0')}"
 
 
 def import_found(found: Found) -> object:

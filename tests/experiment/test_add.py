@@ -74,11 +74,9 @@ def test_with_no_executor_installed_add_says_what_to_install():
     """Without nemorun-local: its metadata is hidden from the process."""
     done = python(
         """
-        import importlib_metadata
-        every = importlib_metadata.entry_points
-        importlib_metadata.entry_points = lambda **how: [
-            point for point in every(**how) if point.dist.name != "nemorun-local"
-        ]
+        import nemorun_core.registry as registry
+        every = registry.points()
+        registry.points = lambda: [point for point in every if not point.distribution.startswith("nemorun-local ")]
         import nemorun_core as run
         with run.Experiment("none") as experiment:
             try:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nemorun_core as run
+from nemorun_core import installed, registry
 from nemorun_core.model import key as key_module
 from nemorun_core.model import values, words
 from nemorun_core.model.convert import structure
@@ -367,10 +368,8 @@ def test_a_class_that_lacks_what_it_needs_is_refused():
 
 
 def test_one_distribution_that_is_found_twice_is_one(monkeypatch):
-    import importlib_metadata
-
-    points = [one for one in importlib_metadata.entry_points() if one.group == "nemorun.executors"]
-    monkeypatch.setattr(importlib_metadata, "entry_points", lambda: [*points, *points])
+    found = installed.points()
+    monkeypatch.setattr(registry, "points", lambda: [*found, *found])
     assert Registry().named("nemorun.executors", "local") is not None
 
 

@@ -11,7 +11,7 @@ import pytest
 from nemorun_slurm.commands import LocalCommands
 from nemorun_slurm.site import Site
 
-from nemorun_core import TransientError
+from nemorun_core import TransientError, UsageError
 
 
 @pytest.fixture
@@ -73,6 +73,21 @@ def test_a_cluster_is_asked_for_its_name_once(answers, jobs):
 def test_the_doctor_is_told_which_cluster_answers(answers, storage, accounts):
     answers.write_text(f"AccountingStorageType = {storage}\nClusterName = alps\nSLURM_VERSION   = 22.05.8\n")
     assert site().described() == f"Slurm 22.05.8, cluster 'alps', {accounts} accounting"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("scontrol: fatal: Could not establish a configuration source", UsageError),
+        ("slurm_load_ctl_conf error: Unable to contact slurm controller (connect failure)", TransientError),
+    ],
+)
+def test_the_doctor_is_told_whether_no_cluster_is_set_up_or_it_does_not_answer(said, kind):
+    def fails(newer_than):
+        raise TransientError(f"scontrol failed with exit code 1: {said}")
+
+    with pytest.raises(kind, match="scontrol failed"):
+        Site(fails, "here", lambda: "conf").described()
 
 
 def test_another_cluster_is_refused_and_both_are_named(answers, jobs):

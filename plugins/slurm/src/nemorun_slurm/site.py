@@ -8,13 +8,14 @@ import re
 import time
 from collections.abc import Callable, Collection, Hashable
 
-from nemorun_core import Submission, TransientError
+from nemorun_core import Submission, TransientError, UsageError
 from nemorun_slurm.files import write_whole
 
 __all__ = ["Site"]
 
 _SHARED_SECONDS = 15.0  # how old an answer may be, to be shared by many processes that only look
 _NAME = re.compile(r"^ClusterName\s*=\s*(\S+)", re.MULTILINE)
+_NO_CLUSTER = "Could not establish a configuration source"
 _VERSION = re.compile(r"^SLURM_VERSION\s*=\s*(\S+)", re.MULTILINE)
 _STORAGE = re.compile(r"^AccountingStorageType\s*=\s*(\S+)", re.MULTILINE)
 
@@ -80,9 +81,14 @@ class Site:
         """Return the cluster's version and name, and whether it keeps accounts, which tell of jobs that are long over.
 
         Raises:
-            UsageError: Slurm's commands are not here. TransientError: it does not answer.
+            UsageError: Slurm's commands are not here, or know of no cluster. TransientError: it does not answer.
         """
-        text = self._config(time.time())
+        try:
+            text = self._config(time.time())
+        except TransientError as error:
+            if _NO_CLUSTER not in error.message:
+                raise
+            raise UsageError(error.message, hint="Set SLURM_CONF, or run this where Slurm is set up.") from None
         version, storage = _VERSION.search(text), _STORAGE.search(text)
         accounts = "with" if storage and not storage[1].endswith(("none", "(null)")) else "without"
         return f"Slurm {version[1] if version else ''}, cluster {self._name(0)!r}, {accounts} accounting"
