@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from statistics import median
 
 import attrs
 from nemorun_local.processes import shell, spawn
@@ -244,6 +245,7 @@ def many(scale: Scale, folder: Path) -> list[Figure]:
     """Run a large experiment on the simulator: the state machine, the loop and the journal, without programs."""
 
     numbers, few, figures = count(), scale.few, []
+    several = min(scale.rounds, 10)
 
     def once(jobs: int, per_job: int) -> Times:
         place = str(folder / str(next(numbers)))
@@ -254,16 +256,20 @@ def many(scale: Scale, folder: Path) -> list[Figure]:
         shutil.rmtree(place)
         return simulated
 
-    def measured(jobs: int, per_job: int) -> Times:
-        return least(min(scale.rounds, 5 if jobs == few else 3), ours=lambda: once(jobs, per_job))["ours"]
+    def compared(per_job: int) -> Times:
+        """Measure a large one between small ones, of the same minute."""
+        small = [once(few, per_job)["cpu"] for _ in range(several)]
+        large = once(scale.many, per_job)
+        small += [once(few, per_job)["cpu"] for _ in range(several)]
+        return {**large, "ratio": large["cpu"] / scale.many / (median(small) / few)}
 
     for per_job, what in ((0, "independent"), (3, "with three edges each")):
-        large, small = measured(scale.many, per_job), measured(few, per_job)
+        seen = [compared(per_job) for _ in range(min(scale.rounds, 3))]
+        large = {key: median(one[key] for one in seen) for key in seen[0]}
         name = f"{scale.many:,} jobs, {what}"
-        ratio = (large["cpu"] / scale.many) / (small["cpu"] / few)
         figures += [
             Figure(name, 60, large["cpu"], "s", {"CPU µs a job": large["cpu"] / scale.many * 1e6}),
-            Figure(f"{name}: a job, over one of {few:,}", 1.2, ratio, "×", {}),
+            Figure(f"{name}: a job, over one of {few:,}", 1.2, large["ratio"], "×", {}),
             Figure(f"{name}: memory", 1024, large["peak"] / 1024, "MiB", {}),
             Figure(f"{name}: recovery", 10, large["recovery"], "s", {}),
             Figure(f"{name}: status", 2, large["status"], "s", {}),

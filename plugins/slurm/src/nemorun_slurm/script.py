@@ -286,6 +286,8 @@ def _step(job: Submission, number: int, parts: Sequence[Component], layout: Layo
         names = [name, f"APPTAINERENV_{name}"] if name in inside else [name]
         if not isinstance(value, Secret) and name != "NEMORUN_ATTEMPT":
             variables += [f"{each}={shell(value)}" for each in names]
+    # What the job itself finds set, as the submitter's own; where it does not, the image's stays.
+    variables += [f'${{{name}+"APPTAINERENV_{name}=${name}"}}' for name in inside if name not in member.environment]
     folders = (layout.folder, layout.support, member.cwd)
     shim, _, _, *arguments = shim_argv(
         posixpath.join(layout.support, "shim.sh"),
