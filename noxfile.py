@@ -21,7 +21,9 @@ ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 EDITABLE = ["-r", "requirements-dev.txt"]
-PARALLEL = ["--numprocesses", "2"]  # as many as CI has cores; on more, what waits for the clock gains nothing
+# As many as CI has cores; on more, what waits for the clock gains nothing. Whoever has done its part takes of the
+# other's, since some proofs take minutes.
+PARALLEL = ["--numprocesses", "2", "--dist", "worksteal"]
 
 
 def group(*names: str) -> tuple[str, ...]:

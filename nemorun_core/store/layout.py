@@ -86,7 +86,8 @@ class Folder(NamedTuple):
                 hint="`nemorun experiment list` shows the experiments here.",
             )
         try:
-            data = json.loads(text)
+            with uncollected():
+                data = json.loads(text)
             if not isinstance(data, dict):
                 raise MalformedRecord(f"expected an object, found {type(data).__name__}")
             found = data.get("schema")
