@@ -45,12 +45,16 @@ def _is_plain() -> bool:
     finders = (finder for finder in sys.meta_path if hasattr(finder, "find_distributions"))
     if any(getattr(finder, "__module__", "") not in _KNOWN_FINDERS for finder in finders):
         return False
-    return not any(os.path.isfile(entry) or entry.endswith(".egg") for entry in sys.path)
+    return not any(os.path.isfile(entry) or entry.endswith(".egg") for entry in _path())
+
+
+def _path() -> list[str]:
+    return [entry for entry in sys.path if isinstance(entry, str)]  # anything else is passed over by imports as well
 
 
 def _read() -> Iterator[Point]:
     seen: set[str] = set()
-    for entry in sys.path:
+    for entry in _path():
         try:
             names = os.listdir(entry or ".")
         except OSError:

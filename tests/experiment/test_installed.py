@@ -105,6 +105,12 @@ def test_the_first_folder_of_the_path_wins(path, monkeypatch, tmp_path):
     assert len(ours()) == 2
 
 
+def test_what_is_no_text_on_the_path_is_passed_over_as_by_imports(path, monkeypatch):
+    put(path, "moon-1.dist-info", EXECUTOR)
+    monkeypatch.setattr(sys, "path", [path / "moon-1.dist-info", None, str(path)])
+    assert [point.name for point in installed.points()] == ["moon"]
+
+
 def test_the_working_directory_counts_where_it_is_on_the_path(path, monkeypatch):
     put(path, "moon-1.dist-info", EXECUTOR)
     monkeypatch.chdir(path)

@@ -31,7 +31,7 @@ COMMAND_LINE = 950  # `sync` came with the packagers, and what an output that ca
 # without a converter (20); what was intended and must not start any more is given back (20); the answers of schedulers
 # to a dry run (40); edges, which large experiments have many of, are read without a converter (10);
 # entry points are read without importlib-metadata (50, docs/decisions/0009).
-CORE = 8085
+CORE = 8090
 PLUGIN = 1000
 # The devkit holds 175 tests of the laws (1,950), which are what it is for, the simulator, and the killing of drivers.
 # DockerExecutor speaks to the engine itself, pulls of images and contexts too (docs/decisions/0005), and has some
