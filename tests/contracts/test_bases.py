@@ -71,6 +71,11 @@ def test_a_backend_without_kill_cancels():
     assert backend.cancelled == ["h"]
 
 
+def test_a_backend_without_check_says_nothing_of_its_scheduler():
+    with Limited.sample().backend() as backend:
+        assert backend.check() == ""
+
+
 @pytest.mark.parametrize(
     "call",
     [

@@ -84,6 +84,8 @@ def test_the_line_these_tests_break_is_a_good_one():
         "[]",
         '"lost"',
         "\x00\x00",
+        GOOD + GOOD,
+        GOOD + " ",
         GOOD.replace("lost", "unheard"),
         GOOD.replace('"event":"lost",', ""),
         GOOD.replace('"time":"t",', ""),

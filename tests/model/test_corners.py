@@ -21,7 +21,7 @@ from nemorun_core.model import key as key_module
 from nemorun_core.model import values, words
 from nemorun_core.model.convert import structure
 from nemorun_core.model.decoding import decode
-from nemorun_core.model.definition import Definition
+from nemorun_core.model.definition import Definition, Edge
 from nemorun_core.model.key import DNS_ALPHABET, Key, slug
 from nemorun_core.model.records import MalformedRecord
 from nemorun_core.model.resolving import resolve
@@ -284,6 +284,28 @@ def test_what_is_no_object_at_all_is_malformed():
         structure(3, Definition)
     with pytest.raises(MalformedRecord, match="neither"):
         structure({"path": None}, run.Script)
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [
+        7,
+        {},
+        {"upstream": 7},
+        {"condition": "any"},
+        {"upstream": "a", "condition": "never"},
+        {"upstream": "a", "condition": 1},
+        {"upstream": "a", "colour": "red"},
+    ],
+)
+def test_what_is_no_edge_is_malformed(edge):
+    with pytest.raises(MalformedRecord):
+        structure(edge, Edge)
+
+
+def test_an_edge_is_read_with_and_without_its_condition():
+    assert structure({"upstream": "a"}, Edge) == Edge("a")
+    assert structure({"upstream": "a", "condition": "any"}, Edge) == run.after_any("a")
 
 
 def test_a_value_that_reads_back_different_is_refused():
