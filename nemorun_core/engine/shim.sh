@@ -1,4 +1,5 @@
 # The shim: claims one start, runs one program, writes one outcome. POSIX sh; starts no process but the program.
+# Its $0 is its own path, also where it is sourced: what it reads stands beside it.
 # Its own variables begin with NEMORUN_, which no user's may: the program sees the environment as it was given.
 # Arguments: BASE SUFFIX CWD STDERR FORWARD PLACE PROGRAM [ARGUMENT...]
 #   BASE     path of <attempt>.<incarnation>.<member> in the job's folder; SUFFIX is '' for rank 0, .r for rank r

@@ -30,11 +30,11 @@ _HOSTS_ALPHABET = string.ascii_lowercase + string.digits + "-"
 _LONGEST_NAME = 63
 _LONGEST_TEXT_BYTES = 128 * 1024
 _SECRETS = "/run/nemorun-secrets"
-# One process, which becomes the shim: it reads the secrets into its environment first. Bash is told not to be in its
-# POSIX mode, where a signal that arrives during `wait` is lost.
+# One process, which becomes the shim, whose path is its $0: it reads the secrets into its environment first. Bash is
+# told not to be in its POSIX mode, where a signal that arrives during `wait` is lost.
 _PRELUDE = (
-    '[ -z "$BASH_VERSION" ] || set +o posix; NEMORUN_secrets=$1 NEMORUN_shim=$2; shift 2; '
-    '[ -z "$NEMORUN_secrets" ] || . "$NEMORUN_secrets"; . "$NEMORUN_shim"'
+    '[ -z "$BASH_VERSION" ] || set +o posix; NEMORUN_secrets=$1; shift; '
+    '[ -z "$NEMORUN_secrets" ] || . "$NEMORUN_secrets"; . "$0"'
 )
 
 
@@ -125,8 +125,8 @@ def container_body(job: Submission, index: int, secrets: str, network: str) -> d
     body = {
         **beside,
         "Image": executor.container_image,
-        "Entrypoint": ["/bin/sh", "-c", _PRELUDE, "nemorun"],
-        "Cmd": [_SECRETS if secrets else "", *shim],
+        "Entrypoint": ["/bin/sh", "-c", _PRELUDE, shim[0]],
+        "Cmd": [_SECRETS if secrets else "", *shim[1:]],
         "Env": environment,
         "Labels": {**beside["Labels"], KEY: str(job.key), NONCE: job.key.nonce, MEMBER: str(index)},
         "StopSignal": "SIGTERM",
