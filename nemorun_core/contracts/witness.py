@@ -52,7 +52,7 @@ def shim_argv(
     Args:
         forward: pass signals on to the program: where the shim alone gets them.
         place: `host=... boot=...` of this machine. With it and without `forward` the shim believes that its submitter
-            is its parent, has padded the outcome, handed no edge over, and gave it no standard error to write to.
+            is its parent, has padded the outcome, and handed no edge over.
     """
     return [
         shim,

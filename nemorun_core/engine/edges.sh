@@ -13,7 +13,7 @@ edge_holds() {
             while [ -e "$3.$((NEMORUN_number + 1)).$NEMORUN_member.start$NEMORUN_rank" ]; do
                 NEMORUN_number=$((NEMORUN_number + 1))
             done
-            read -r NEMORUN_line <"$3.$NEMORUN_number.$NEMORUN_member.outcome$NEMORUN_rank"
+            { read -r NEMORUN_line <"$3.$NEMORUN_number.$NEMORUN_member.outcome$NEMORUN_rank"; } 2>/dev/null
             case $NEMORUN_line in
             'nemorun-outcome 1 code=0 signals=none '*' end') ;;
             'nemorun-outcome 1 '*' end') NEMORUN_end=failure ;;

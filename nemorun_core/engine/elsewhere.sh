@@ -1,17 +1,15 @@
 # Read by shim.sh where its submitter is not its parent: in containers, and on the nodes of a scheduler.
 
-exec 2>/dev/null # the shim's own words: each error is looked for
-
 if [ "$NEMORUN_forward" = forward ]; then
-    trap 'NEMORUN_noted=$NEMORUN_noted,TERM; kill -s TERM "$!"' TERM
-    trap 'NEMORUN_noted=$NEMORUN_noted,HUP; kill -s HUP "$!"' HUP
-    trap 'NEMORUN_noted=$NEMORUN_noted,USR1; kill -s USR1 "$!"' USR1
-    trap 'NEMORUN_noted=$NEMORUN_noted,USR2; kill -s USR2 "$!"' USR2
+    trap 'NEMORUN_noted=$NEMORUN_noted,TERM; kill -s TERM "$!" 2>/dev/null' TERM
+    trap 'NEMORUN_noted=$NEMORUN_noted,HUP; kill -s HUP "$!" 2>/dev/null' HUP
+    trap 'NEMORUN_noted=$NEMORUN_noted,USR1; kill -s USR1 "$!" 2>/dev/null' USR1
+    trap 'NEMORUN_noted=$NEMORUN_noted,USR2; kill -s USR2 "$!" 2>/dev/null' USR2
 fi
 
 if [ "$NEMORUN_place" = - ]; then
-    read -r NEMORUN_host </proc/sys/kernel/hostname || NEMORUN_host=unknown
-    read -r NEMORUN_boot </proc/sys/kernel/random/boot_id || NEMORUN_boot=unknown
+    { read -r NEMORUN_host </proc/sys/kernel/hostname; } 2>/dev/null || NEMORUN_host=unknown
+    { read -r NEMORUN_boot </proc/sys/kernel/random/boot_id; } 2>/dev/null || NEMORUN_boot=unknown
     NEMORUN_place="host=$NEMORUN_host boot=$NEMORUN_boot"
 fi
 

@@ -6,8 +6,8 @@
 #   STDERR   'apart' writes the program's standard error to .err, anything else joins it to .out
 #   FORWARD  'forward' passes noted signals on to the program (in containers, where PID 1 alone gets them)
 #   PLACE    'host=... boot=...' where the submitter knows them, '-' to look them up here
-# A submitter that knows the place and lets nothing be forwarded is the shim's parent, has given it no standard error,
-# and has seen to all that elsewhere.sh does; text that is not read costs nothing.
+# A submitter that knows the place and lets nothing be forwarded is the shim's parent, and has seen to all that
+# elsewhere.sh does; text that is not read costs nothing.
 NEMORUN_base=$1 NEMORUN_suffix=$2 NEMORUN_cwd=$3 NEMORUN_stderr=$4 NEMORUN_forward=$5 NEMORUN_place=$6
 shift 6
 
@@ -33,7 +33,7 @@ set -C
 {
     NEMORUN_claimed=1
     printf 'nemorun-start 1 pid=%s uptime=%s %s end\n' "$$" "$NEMORUN_now" "$NEMORUN_place"
-} >"$NEMORUN_base.start$NEMORUN_suffix"
+} 2>/dev/null >"$NEMORUN_base.start$NEMORUN_suffix"
 set +C
 [ -n "$NEMORUN_claimed" ] || exit 125
 

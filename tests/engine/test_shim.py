@@ -397,6 +397,14 @@ def test_a_later_incarnation_pads_its_own_outcome(shim):
     assert os.path.getsize(f"{shim.base}.outcome") >= len(OUTCOME_PADDING)
 
 
+def test_a_later_incarnation_that_cannot_pad_says_why(shim):
+    base = base_path(str(shim.folder / "missing"), 0, 1, 0)
+    with shim.popen(["true"], base=base, pad=False) as process:
+        said = process.communicate(timeout=20)[1]
+    assert process.returncode == CLAIM_TAKEN
+    assert b"missing/0.1.0.outcome" in said
+
+
 @pytest.mark.parametrize("missing", ["elsewhere.sh", "edges.sh"])
 def test_a_shim_that_cannot_read_what_it_needs_runs_nothing(shim, missing):
     support, ran = shim.folder / "support", shim.folder / "ran"
