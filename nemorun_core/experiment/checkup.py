@@ -138,7 +138,7 @@ def _plugin_found(row: Row) -> str:
 
 def _executor_found(row: Row) -> str:
     cls = default_registry().load("nemorun.executors", row["name"])
-    if not (isinstance(cls, type) and issubclass(cls, Executor)):
+    if not issubclass(cls, Executor):
         raise Defect(f"{cls.__qualname__} does not derive from run.Executor.", hint="Report it to its author.")
     try:
         executor = cls.sample()

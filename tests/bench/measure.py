@@ -64,17 +64,21 @@ def timed(call: Callable[[], object]) -> Times:
     return {"cpu": all_cpu() - before, "wall": time.perf_counter() - begun}
 
 
+def _in_turn(rounds: int, calls: Mapping[str, Callable[[], Times]]) -> dict[str, list[Times]]:
+    found: dict[str, list[Times]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            found[name].append(call())
+    return found
+
+
 def beside(rounds: int, bare: Callable[[], Times], **calls: Callable[[], Times]) -> dict[str, Times]:
     """Call all in turn, `rounds` times, and return the median of each figure of `bare`, and of the others that median
     times the median of their ratios to the `bare` call of the same round.
 
     For what is short: of two lists the least are seldom of the same moment, and a machine may change its speed by half.
     """
-    found: dict[str, list[Times]] = {name: [] for name in ("bare", *calls)}
-    for _ in range(rounds):
-        found["bare"].append(bare())
-        for name, call in calls.items():
-            found[name].append(call())
+    found = _in_turn(rounds, {"bare": bare, **calls})
     middle = {key: median(one[key] for one in found["bare"]) for key in ("cpu", "wall")}
     return {
         name: {
@@ -93,10 +97,7 @@ def process(*argv: str) -> Times:
 
 def least(rounds: int, **calls: Callable[[], Times]) -> dict[str, Times]:
     """Call all in turn, `rounds` times, and return the least of each figure of each."""
-    found: dict[str, list[Times]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            found[name].append(call())
+    found = _in_turn(rounds, calls)
     return {name: {key: min(one[key] for one in seen) for key in seen[0]} for name, seen in found.items()}
 
 

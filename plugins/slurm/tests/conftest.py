@@ -12,12 +12,11 @@ import pytest
 from nemorun_devkit.kit import Kit
 from nemorun_slurm import SlurmExecutor
 
-from .slurm_cluster import SCRIPTS, Cluster, Wrapped, start_cluster
+from .slurm_cluster import SCRIPTS, Cluster, Wrapped, missing, start_cluster
 
 # Read here: tests get a home and settings of their own.
 _FOLDER = os.environ.get("SLURM_CLUSTER", "")
 _SECONDS = 60.0
-_REQUIRED = os.environ.get("NEMORUN_REQUIRE_ENGINES") == "1"
 
 
 @pytest.fixture(scope="session")
@@ -26,9 +25,7 @@ def running_cluster() -> Cluster:
     if _FOLDER and (found := Cluster(Path(_FOLDER))).conf.exists() and found.answers():
         return found
     why = "no Slurm cluster answers: tests/clusters/slurm/up --uts --ssh --cgroup, then source the file that it names"
-    if _REQUIRED:
-        pytest.fail(why, pytrace=False)
-    pytest.skip(why)
+    missing(why)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from nemorun_slurm import SlurmExecutor
 
 import nemorun_core as run
 
-from .slurm_cluster import Cluster
+from .slurm_cluster import Cluster, missing
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
 
@@ -67,7 +67,7 @@ def image(tmp_path: Path) -> Path:
 def with_pyxis(own_cluster: Callable[..., Cluster], tmp_path: Path) -> Cluster:
     """A cluster whose srun has the options of pyxis."""
     if not Path("/usr/include/slurm/spank.h").exists() or not shutil.which("gcc"):
-        pytest.skip("needs gcc and the headers of Slurm's plugins: apt-get install gcc libslurm-dev")
+        missing("needs gcc and the headers of Slurm's plugins: apt-get install gcc libslurm-dev")
     library = tmp_path / "pyxis.so"
     subprocess.run(["gcc", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(library), str(PYXIS)], check=True)
     stack, extra = tmp_path / "plugstack.conf", tmp_path / "extra.conf"

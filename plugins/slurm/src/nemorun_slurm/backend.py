@@ -123,7 +123,6 @@ class SlurmBackend(Backend):
         taken = self._look_once(jobs)
         arrays, alone = sort_out([job for job in jobs if name_of(job) not in self._attempts])
         alone = alone[:_ALONE]
-        self._missed[1].difference_update(name_of(job) for job in itertools.chain(*arrays, alone))
         texts, refused = self._prepare(arrays, alone, taken)
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="sbatch") as pool:
             calls: dict[Key, Future[Mapping[Key, Answer]]] = {}
@@ -165,6 +164,7 @@ class SlurmBackend(Backend):
         the line of a task or a script, and which of the jobs are refused."""
         together = {job.key for array in arrays for job in array}
         chosen = {job.key: job for job in itertools.chain(*arrays, alone)}
+        self._missed[1].difference_update(map(name_of, chosen.values()))
         refused: dict[Key, Rejected] = {}
         texts: dict[Key, str] = {}
         sent: list[tuple[Submission, str | None]] = []
